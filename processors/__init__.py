@@ -1,0 +1,1 @@
+"""Everything after the acknowledgement, and what both sides share."""

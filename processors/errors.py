@@ -1,0 +1,101 @@
+"""The errors of this project. The branch decides what happens next.
+
+MirrorError
+├── ConfigurationError    the process stops at start, one line per variable
+├── DeliveryRejected      a webhook is answered 4xx, nothing is stored
+├── BodyUnreadable        authenticated, but not an item: kept as a dead event
+├── PublishFailed         Redis did not take a message: the relay tries again
+└── WorkError             raised while an event or a run is worked on
+    ├── MustWait          not now, and not the work's fault: tried again, no failure counted
+    │   ├── NotConnected        no usable credentials; an operator connects Zoho
+    │   ├── TokenThrottled      the token endpoint is being left alone
+    │   ├── NotAuthorised       Zoho accepts the token but not the call
+    │   └── BudgetSpent         minute, day or concurrency used up, or the breaker is open
+    ├── TransientError    tried again with growing delays, then dead
+    │   └── ZohoUnavailable     no answer, a server error, or an answer that is not JSON
+    └── PermanentError    dead at once
+        ├── ZohoRefused         Zoho says the request itself is wrong
+        └── ItemUnusable        even Zoho's own answer lacks what a product needs
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class MirrorError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class ConfigurationError(MirrorError):
+    """A setting is wrong or missing; each line of the text names one variable and what it should hold."""
+
+
+class DeliveryRejected(MirrorError):
+    """A delivery is refused before anything is stored.
+
+    `reason` is one of a small closed set of words (it labels a counter), `status` the HTTP answer.
+    """
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        """Keep the answer's parts; `message` is shown to the sender and must hold no secret."""
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class BodyUnreadable(MirrorError):
+    """An authenticated body holds no item; the text says what was expected and what was found."""
+
+
+class PublishFailed(MirrorError):
+    """Redis did not take a message. Harmless: the event's row is the truth and the relay finds it."""
+
+
+class WorkError(MirrorError):
+    """Something kept an event or a run from being finished."""
+
+
+class MustWait(WorkError):
+    """The work cannot be done now for a reason that is not its own."""
+
+    def __init__(self, message: str, retry_after: timedelta) -> None:
+        """`retry_after` is counted from now."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NotConnected(MustWait):
+    """Zoho credentials are missing or refused; an operator has to connect Zoho (again)."""
+
+
+class TokenThrottled(MustWait):
+    """The token endpoint refused or throttled lately and is left alone for a growing while."""
+
+
+class NotAuthorised(MustWait):
+    """Zoho answered 401 even with a fresh token: missing scope, wrong organisation or wrong data centre."""
+
+
+class BudgetSpent(MustWait):
+    """No call may be made now: minute, day or concurrency is used up, or the breaker is open."""
+
+
+class TransientError(WorkError):
+    """May go better next time."""
+
+
+class ZohoUnavailable(TransientError):
+    """Zoho gave no answer, a server error, or something that is not its JSON."""
+
+
+class PermanentError(WorkError):
+    """Will not go better next time; a person has to look."""
+
+
+class ZohoRefused(PermanentError):
+    """Zoho says that the request itself is wrong."""
+
+
+class ItemUnusable(PermanentError):
+    """Zoho's own answer for an item lacks what a product needs."""

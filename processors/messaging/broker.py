@@ -1,0 +1,82 @@
+"""The Dramatiq broker, the same one in every process: its middleware by name, and how its consumers wait."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import redis
+from dramatiq import Consumer, Middleware
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import CurrentMessage, Retries, ShutdownNotifications, TimeLimit
+
+from processors.messaging.redis import connect
+
+logger = logging.getLogger(__name__)
+
+NAMESPACE = "zoho-mirror"
+
+# A killed worker's messages come back after so long. Dramatiq's defaults (a minute, and then a chance of 1 in 1000 with
+# each look at the queue) come to ten minutes on average; looking each time costs nothing that could be measured.
+_HEARTBEAT_TIMEOUT_MS = 15_000
+_MAINTENANCE_EVERY_TIME = 1_000_000
+# Dramatiq's dead letters are of no use here: what is dead is a row in `events`.
+_DEAD_MESSAGE_TTL_MS = 3_600_000
+
+
+class _WakingBroker(RedisBroker):
+    # Dramatiq asks Redis for this number (about 4000, in any Redis) under a lock of the whole process. With Redis away
+    # the callers of a web process would queue up behind that lock, each for its own time-out.
+    _max_unpack_size_val = 500  # type: ignore[assignment]  # inferred there from None, the value before asking
+
+    def __init__(self, client: redis.Redis, middleware: list[Middleware], namespace: str) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]  # Dramatiq leaves it unannotated
+            client=client,
+            middleware=middleware,
+            namespace=namespace,
+            heartbeat_timeout=_HEARTBEAT_TIMEOUT_MS,
+            maintenance_chance=_MAINTENANCE_EVERY_TIME,
+            dead_message_ttl=_DEAD_MESSAGE_TTL_MS,
+        )
+        try:
+            # Here, because it fails where Dramatiq's private class is not the one known.
+            from processors.messaging.consumer import BlockingConsumer, Outage  # noqa: PLC0415
+        except ImportError as difference:
+            logger.warning("workers poll Redis once a second: %s", difference)
+            self._consumer_class: type[BlockingConsumer] | None = None
+        else:
+            self._consumer_class = BlockingConsumer
+            self._outage = Outage()
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        """Return a consumer of the queue that Redis wakes, or Dramatiq's own where that is not known well enough."""
+        if self._consumer_class is None:
+            return super().consume(queue_name, prefetch, timeout)
+        return self._consumer_class(self, queue_name, prefetch, timeout, self._outage)
+
+    def close(self) -> None:
+        """Close the connections to Redis; the next call opens new ones."""
+        self.client.close()
+
+
+def build_broker(
+    url: str,
+    *,
+    verify_tls: bool,
+    namespace: str = NAMESPACE,
+    time_limit: timedelta = timedelta(minutes=10),
+) -> RedisBroker:
+    """Return a broker for the Redis at `url`, without connecting yet; `set_broker` is left to the caller.
+
+    `namespace` begins the name of every key. An actor that runs for longer than `time_limit` gets
+    `dramatiq.middleware.TimeLimitExceeded` raised in it, at the next line of Python: a blocking call is not cut short,
+    so the limit must exceed every time-out inside.
+    """
+    middleware: list[Middleware] = [
+        TimeLimit(time_limit=time_limit.total_seconds() * 1000),
+        ShutdownNotifications(notify_shutdown=False),
+        # Retrying is the inbox's business. Without this middleware a message whose actor raised would count as done.
+        Retries(max_retries=0),
+        CurrentMessage(),
+    ]
+    return _WakingBroker(connect(url, verify_tls=verify_tls), middleware, namespace)

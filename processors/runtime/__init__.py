@@ -1,0 +1,1 @@
+"""What runs: the worker process, and embedded Postgres and Redis for a machine that has neither."""

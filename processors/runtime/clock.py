@@ -1,0 +1,82 @@
+"""The clock process: a timetable. Two clocks at once share the slots between them and double nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from processors import logs
+from processors.messaging.messages import Publisher
+from processors.store import timetable
+from processors.store.database import AWAY, Pool
+from processors.workflows import relay, retention
+
+_LOOK_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 5.0
+
+_log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One line of the timetable. `run` must be safe to run again: a clock may die right after taking the slot."""
+
+    name: str
+    every: timedelta
+    run: Callable[[], object]
+
+
+def jobs(pool: Pool, publisher: Publisher) -> list[Job]:
+    """Return the timetable."""
+    grace = relay.CLOCK_GRACE
+    return [
+        Job(
+            "relay-events",
+            relay.CLOCK_EVERY,
+            partial(relay.relay, pool, publisher.publish_events, needs_fetch=False, grace=grace),
+        ),
+        Job(
+            "relay-fetches",
+            relay.CLOCK_EVERY,
+            partial(relay.relay, pool, publisher.publish_fetches, needs_fetch=True, grace=grace),
+        ),
+        Job("trim", timedelta(minutes=10), partial(retention.trim, pool)),
+    ]
+
+
+def run(pool: Pool, timetable_jobs: list[Job], stop: threading.Event) -> None:
+    """Run each job in each of its slots that no other clock took, until `stop` is set.
+
+    With Postgres away it goes on trying, with one warning at the beginning and one line at the end of the outage.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            for job in timetable_jobs:
+                _run_if_due(pool, job)
+        except AWAY as error:
+            if failures == 0:
+                _log.warning("postgres.lost", error=str(error))
+            failures += 1
+        else:
+            if failures:
+                _log.info("postgres.found_again")
+            failures = 0
+        stop.wait(min(_LOOK_SECONDS * 2 ** min(failures, 10), _LONGEST_PAUSE_SECONDS))
+
+
+def _run_if_due(pool: Pool, job: Job) -> None:
+    with pool.connection() as connection:
+        slot = timetable.take_slot(connection, job.name, job.every)
+    if slot is None:
+        return
+    try:
+        job.run()
+    except AWAY:
+        raise
+    except Exception:
+        # One job's fault must not stop the others; its next slot comes.
+        _log.exception("job.failed", job=job.name, slot=slot.isoformat())

@@ -1,0 +1,127 @@
+"""The long-running processes `worker` and `clock`: what they open, what runs beside, and how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from random import uniform
+
+import dramatiq
+
+from processors import logs
+from processors.messaging.broker import build_broker
+from processors.messaging.messages import Publisher
+from processors.runtime import clock, worker
+from processors.settings import Settings
+from processors.store import database, timetable
+from processors.store.database import AWAY, Pool
+from processors.workflows import item_events, relay
+from processors.workflows.item_events import Workshop
+from processors.zoho.client import ZohoClient
+
+EVENT_THREADS = 4
+FETCH_THREADS = 2
+# Each thread holds at most one connection, and refreshing a token while noting a call takes a second one; the relays
+# and the heartbeat have one each.
+_WORKER_CONNECTIONS = EVENT_THREADS + FETCH_THREADS + 2
+_CLOCK_CONNECTIONS = 2
+# A worker's own relay hands over to itself, in its relay's thread; what takes longer is left to the clock's messages.
+_FETCHES_AT_ONCE = 20
+
+_log = logs.get(__name__)
+
+
+def run_worker(settings: Settings) -> None:
+    """Apply events until a signal comes; `settings` name a database and a Redis."""
+    # Before the actors are imported: they attach themselves to the broker of the process.
+    broker = build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify)
+    dramatiq.set_broker(broker)
+    from processors.runtime import actors  # noqa: PLC0415
+
+    stop = threading.Event()
+    with _pool(settings, size=_WORKER_CONNECTIONS, name="worker") as pool, ZohoClient(pool, settings) as zoho:
+        name = timetable.process_name("worker")
+        workshop = Workshop(pool, zoho, Publisher(broker), name)
+        actors.open_workshop(workshop)
+        relays = [
+            partial(relay.relay, pool, partial(item_events.apply_events, workshop), needs_fetch=False),
+            partial(
+                relay.relay,
+                pool,
+                partial(item_events.fetch_items, workshop),
+                needs_fetch=True,
+                most=_FETCHES_AT_ONCE,
+            ),
+        ]
+        beside = [partial(run_relay, grace=relay.WORKER_GRACE) for run_relay in relays]
+        with _beating(pool, name, "worker"), _repeating(beside, relay.WORKER_EVERY.total_seconds(), stop):
+            _log.info("process.started", worker=name)
+            worker.run_worker(broker, threads=EVENT_THREADS, fetch_threads=FETCH_THREADS)
+        _log.info("process.stopped", worker=name)
+
+
+def run_clock(settings: Settings) -> None:
+    """Run the timetable until a signal comes; `settings` name a database and a Redis."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
+    with _pool(settings, size=_CLOCK_CONNECTIONS, name="clock") as pool:
+        name = timetable.process_name("clock")
+        with _beating(pool, name, "clock"):
+            _log.info("process.started", clock=name)
+            clock.run(pool, clock.jobs(pool, publisher), stop)
+        _log.info("process.stopped", clock=name)
+
+
+@contextlib.contextmanager
+def _pool(settings: Settings, *, size: int, name: str) -> Iterator[Pool]:
+    pool = database.sync_pool(settings.database_url or "", size=size, name=name)
+    pool.open(wait=False)
+    try:
+        yield pool
+    finally:
+        pool.close(timeout=2)
+
+
+@contextlib.contextmanager
+def _beating(pool: Pool, name: str, role: str) -> Iterator[None]:
+    """Say every few seconds that this process is alive, and at the end that it left."""
+
+    def beat() -> None:
+        with pool.connection() as connection:
+            timetable.beat(connection, name, role)
+
+    with _repeating([beat], timetable.BEAT_EVERY.total_seconds(), threading.Event()):
+        yield
+    with contextlib.suppress(*AWAY), pool.connection(timeout=1) as connection:
+        timetable.leave(connection, name)
+
+
+@contextlib.contextmanager
+def _repeating(works: Sequence[Callable[[], object]], every_seconds: float, stop: threading.Event) -> Iterator[None]:
+    """Run each of `works` in a thread of its own, again and again until the block ends."""
+
+    def repeat(work: Callable[[], object]) -> None:
+        while not stop.is_set():
+            try:
+                work()
+            except AWAY as error:
+                _log.debug("postgres.lost", error=str(error))
+            except Exception:
+                _log.exception("work.failed")
+            # Jitter keeps many processes from doing it in step.
+            stop.wait(every_seconds * uniform(0.8, 1.2))  # noqa: S311 - no secret depends on it
+
+    threads = [threading.Thread(target=repeat, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=3)

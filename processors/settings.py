@@ -1,0 +1,218 @@
+"""Every setting, read once from the environment where a process starts, and passed down."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+from cryptography.fernet import Fernet
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from processors.errors import ConfigurationError
+
+DataCenter = Literal["com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn", "uk"]
+
+# Accounts and API hosts by data centre: Zoho's multi-DC guide and the Inventory API introduction, both read
+# in October 2026. The UK API host is presumed: only the accounts documentation lists that data centre.
+_HOSTS: dict[DataCenter, tuple[str, str]] = {
+    "com": ("https://accounts.zoho.com", "https://www.zohoapis.com"),
+    "eu": ("https://accounts.zoho.eu", "https://www.zohoapis.eu"),
+    "in": ("https://accounts.zoho.in", "https://www.zohoapis.in"),
+    "com.au": ("https://accounts.zoho.com.au", "https://www.zohoapis.com.au"),
+    "jp": ("https://accounts.zoho.jp", "https://www.zohoapis.jp"),
+    "ca": ("https://accounts.zohocloud.ca", "https://www.zohoapis.ca"),
+    "sa": ("https://accounts.zoho.sa", "https://www.zohoapis.sa"),
+    "com.cn": ("https://accounts.zoho.com.cn", "https://www.zohoapis.com.cn"),
+    "uk": ("https://accounts.zoho.uk", "https://www.zohoapis.uk"),
+}
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _matches(pattern: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            message = "does not have that form"
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
+
+
+def _webhook_secret(value: SecretStr) -> SecretStr:
+    # The limits of Zoho's own form: a longer secret is cut there, and then no signature ever matches.
+    if not re.fullmatch(r"[A-Za-z0-9]{12,50}", value.get_secret_value()):
+        message = f"one of them has {len(value.get_secret_value())} characters or a sign that is neither"
+        raise ValueError(message)
+    return value
+
+
+def _fernet_key(value: SecretStr) -> SecretStr:
+    try:
+        Fernet(value.get_secret_value())
+    except ValueError:
+        message = "one of them is not such a key"
+        raise ValueError(message) from None
+    return value
+
+
+def _cron(value: str) -> str:
+    from datetime import UTC, datetime  # noqa: PLC0415 - needed nowhere else
+
+    try:
+        CronSim(value, datetime.now(UTC))
+    except CronSimError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _zone(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        message = "no zone has that name"
+        raise ValueError(message) from None
+
+
+HttpUrl = Annotated[str, _matches(r"https?://[^\s/?#]+(/[^\s?#]*)?"), AfterValidator(lambda url: url.rstrip("/"))]
+Cron = Annotated[str, AfterValidator(_cron)]
+WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
+FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
+
+
+class Settings(BaseModel):
+    """The environment, checked. Each description completes the sentence “it should hold …”."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+    database_url: Annotated[str, _matches(r"postgres(ql)?://\S+")] | None = Field(
+        None, description="a Postgres address, postgres://user:password@host:5432/name"
+    )
+    redis_url: Annotated[str, _matches(r"rediss?://\S+")] | None = Field(
+        None, description="a Redis address, redis://host:6379/0 or rediss://…"
+    )
+    redis_tls_verify: bool = Field(True, description="true or false")
+    port: int = Field(8000, ge=1, le=65535, description="a port number, 1 to 65535")
+
+    zoho_data_center: DataCenter = Field(
+        "com", description="the ending of your Zoho address: com, eu, in, com.au, jp, ca, sa, com.cn or uk"
+    )
+    zoho_accounts_url: HttpUrl | None = Field(None, description="the accounts server, https://host, or nothing")
+    zoho_api_url: HttpUrl | None = Field(None, description="the API server, https://host, or nothing")
+    zoho_organization_id: Annotated[str, _matches(r"\d{1,20}")] | None = Field(
+        None, description="the organisation's number, digits only (Zoho Inventory: Settings > Organization Profile)"
+    )
+    zoho_client_id: str | None = Field(None, description="the OAuth client's id, 1000.…")
+    zoho_client_secret: SecretStr | None = Field(None, description="the OAuth client's secret")
+    zoho_refresh_token: SecretStr | None = Field(None, description="a refresh token, 1000.…")
+    zoho_webhook_secrets: Annotated[tuple[WebhookSecret, ...], BeforeValidator(_split)] = Field(
+        (),
+        description="the secrets of Zoho's webhook form, newest first, comma-separated, 12–50 letters and digits each",
+    )
+    zoho_requests_per_minute: int = Field(90, ge=1, le=100, description="a number from 1 to 100")
+    zoho_requests_per_day: int = Field(2000, ge=1, description="a number from 1")
+    zoho_concurrent_requests: int = Field(4, ge=1, le=10, description="a number from 1 to 10")
+
+    encryption_keys: Annotated[tuple[FernetKey, ...], BeforeValidator(_split)] = Field(
+        (), description="Fernet keys (32 bytes, url-safe base64), newest first, comma-separated"
+    )
+    session_secret: SecretStr | None = Field(None, min_length=32, description="at least 32 random characters")
+
+    reconcile_full_cron: Cron = Field("0 2 * * *", description="a cron expression of five fields")
+    reconcile_recent_cron: Cron = Field("*/10 * * * *", description="a cron expression of five fields")
+    timezone: Annotated[ZoneInfo, BeforeValidator(_zone)] = Field(
+        default=ZoneInfo("UTC"), description="a time zone's name, such as Europe/Berlin"
+    )
+    delete_guard_percent: Decimal = Field(Decimal(5), ge=0, le=100, description="a percentage, 0 to 100")
+
+    webhook_allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split)] = Field(
+        (), description="networks in CIDR form, comma-separated, or nothing"
+    )
+    trusted_proxies: int = Field(0, ge=0, le=10, description="the number of proxies in front (1 on Heroku), 0 to 10")
+    webhook_max_bytes: int = Field(1024 * 1024, ge=1024, description="a number of bytes from 1024")
+
+    log_format: Literal["json", "console"] = Field("json", description="json or console")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug, info, warning or error"
+    )
+    sentry_dsn: SecretStr | None = Field(None, description="a Sentry DSN, or nothing")
+    alert_webhook_url: SecretStr | None = Field(None, description="an http(s) address, or nothing")
+
+    @model_validator(mode="after")
+    def _credentials_need_keys(self) -> Self:
+        if self.zoho_refresh_token and not self.encryption_keys:
+            message = "ENCRYPTION_KEYS"
+            raise ValueError(message)
+        return self
+
+    @classmethod
+    def load(cls, *required: str, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read the environment; an empty value counts as unset.
+
+        `required` names the variables without which this process cannot do its work.
+
+        Raises:
+            ConfigurationError: one line for each variable that is wrong or missing.
+        """
+        given = {name.lower(): value for name, value in environ.items() if value.strip()}
+        missing = [name for name in required if name.lower() not in given]
+        problems = [f"{name} is missing; it should hold {_described(name)}" for name in missing]
+        try:
+            settings = cls.model_validate(given)
+        except ValidationError as error:
+            problems += [line for line in _problems(error) if line.split()[0].rstrip(":") not in missing]
+        if problems:
+            raise ConfigurationError("\n".join(dict.fromkeys(problems)))
+        return settings
+
+    @property
+    def accounts_url(self) -> str:
+        """The accounts server: tokens are issued there."""
+        return self.zoho_accounts_url or _HOSTS[self.zoho_data_center][0]
+
+    @property
+    def api_url(self) -> str:
+        """The API server, without the `/inventory/v1` path."""
+        return self.zoho_api_url or _HOSTS[self.zoho_data_center][1]
+
+
+def _described(name: str) -> str:
+    return str(Settings.model_fields[name.lower()].description)
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """One line for each variable. Values are never shown: many of them are secrets."""
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        if problem["loc"]:
+            name = str(problem["loc"][0]).upper()
+            reason = f"; {problem['ctx']['error']}" if problem["type"] == "value_error" else ""
+            lines.append(f"{name} should hold {_described(name)}{reason}")
+        else:
+            name = str(problem["ctx"]["error"])
+            lines.append(f"{name} is missing; with ZOHO_REFRESH_TOKEN it should hold {_described(name)}")
+    return lines
+

@@ -1,0 +1,1 @@
+"""Postgres: every table, its types and its statements. Nothing here knows Zoho."""

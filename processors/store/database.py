@@ -1,0 +1,104 @@
+"""Connections to Postgres: pools, JSON without loss, and which failures mean that it is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import set_json_dumps, set_json_loads
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+
+Row = dict[str, Any]
+Connection = psycopg.Connection[Any]
+Pool = ConnectionPool[Connection]
+AsyncConnection = psycopg.AsyncConnection[Any]
+AsyncPool = AsyncConnectionPool[AsyncConnection]
+
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+"""What a call raises when Postgres is away, restarting, or refusing connections."""
+
+STATEMENT_TIMEOUT_MS = 10_000
+# One transaction spans a call to Zoho's token endpoint (processors.zoho.oauth), bounded well below this.
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
+CONNECT_TIMEOUT_SECONDS = 3
+# The pool doubles its pause between attempts up to this, then begins anew: short, so that work goes on
+# within seconds of Postgres coming back.
+RECONNECT_SECONDS = 5
+
+# Prices and quantities must not pass through binary floating point, on either way.
+decode_json: Callable[[str | bytes], Any] = msgspec.json.Decoder(float_hook=Decimal).decode
+encode_json: Callable[[Any], bytes] = msgspec.json.Encoder(decimal_format="number").encode
+
+_OPTIONS = {
+    "autocommit": True,
+    "row_factory": dict_row,
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    # A dead peer is noticed within about 20 s instead of two hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "prepare_threshold": 1,
+}
+_SESSION = (
+    f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}; "
+    f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_TIMEOUT_MS}; "
+    "SET timezone = 'UTC'"
+)
+
+
+def sync_pool(url: str, *, size: int, name: str) -> Pool:
+    """Return a pool of autocommit connections, still closed, for the process that calls; `size` is the most it takes.
+
+    Open it with `wait=False` where the process should start although Postgres is away.
+    """
+
+    def configure(connection: Connection) -> None:
+        set_json_loads(decode_json, connection)
+        set_json_dumps(encode_json, connection)
+        connection.execute(_SESSION)
+
+    pool = ConnectionPool(
+        url,
+        kwargs={**_OPTIONS, "application_name": f"zoho-mirror {name}"},
+        min_size=1,
+        max_size=size,
+        configure=configure,
+        timeout=5,
+        reconnect_timeout=RECONNECT_SECONDS,
+        name=name,
+        open=False,
+    )
+    return pool
+
+
+def async_pool(url: str, *, size: int, name: str, timeout_seconds: float) -> AsyncPool:
+    """Return the same for asyncio; `timeout_seconds` bounds the wait for a connection."""
+
+    async def configure(connection: AsyncConnection) -> None:
+        set_json_loads(decode_json, connection)
+        set_json_dumps(encode_json, connection)
+        await connection.execute(_SESSION)
+
+    pool = AsyncConnectionPool(
+        url,
+        kwargs={**_OPTIONS, "application_name": f"zoho-mirror {name}"},
+        min_size=1,
+        max_size=size,
+        configure=configure,
+        timeout=timeout_seconds,
+        reconnect_timeout=RECONNECT_SECONDS,
+        name=name,
+        open=False,
+    )
+    return pool
+
+
+def only_row(cursor: psycopg.Cursor[Any]) -> Row:
+    """Return the row of a statement that always yields exactly one."""
+    row: Row | None = cursor.fetchone()
+    assert row is not None, "this statement yields a row whatever the tables hold"
+    return row

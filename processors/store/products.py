@@ -1,0 +1,100 @@
+"""The `products` table, and `product_changes` beside it: what a row holds and how two states of it differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from processors.store.database import Row
+
+Source = Literal["webhook", "full", "recent", "replay", "fetch"]
+Changes = dict[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The columns that Zoho fills."""
+
+    name: str
+    sku: str | None
+    description: str | None
+    price: Decimal | None
+    stock_quantity: int | None
+    stock_on_hand: Decimal | None
+    is_active: bool
+    category_id: str | None
+    category_name: str | None
+    brand: str | None
+    unit: str | None
+
+
+CONTENT_COLUMNS = tuple(field.name for field in fields(Content))
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One row of `products`."""
+
+    zoho_item_id: str
+    content: Content
+    zoho_last_modified_at: datetime | None
+    deleted_at: datetime | None
+    raw: Mapping[str, Any]
+    older_keys: Mapping[str, datetime]
+    """Mapped keys of `raw` whose value is older than `zoho_last_modified_at`, with the time of that value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What is known of an item before a decision, and the version that the decision may replace."""
+
+    product: Product | None
+    revision: int
+    """Of the row; 0 where there is none."""
+    absences: int
+    """How many finished events said that the item is gone; counted only where there is no row."""
+
+
+def current_from_row(row: Row) -> Current:
+    """Read the product columns of a row of `claim_events`, `claim_fetches` or `read_current`."""
+    if row["revision"] is None:
+        return Current(product=None, revision=0, absences=row["absences"])
+    product = Product(
+        zoho_item_id=row["zoho_item_id"],
+        content=Content(**{column: row[column] for column in CONTENT_COLUMNS}),
+        zoho_last_modified_at=row["zoho_last_modified_at"],
+        deleted_at=row["deleted_at"],
+        raw=row["raw"],
+        older_keys={key: datetime.fromtimestamp(seconds, UTC) for key, seconds in row["older_keys"].items()},
+    )
+    return Current(product=product, revision=row["revision"], absences=0)
+
+
+def differences(old: Product | None, new: Product) -> Changes:
+    """Return old and new value of every column that differs, in the form `product_changes.changes` keeps.
+
+    The modified time and the raw body follow from a change and are not listed themselves.
+    """
+    changes: Changes = {}
+    for column in CONTENT_COLUMNS:
+        before = getattr(old.content, column) if old else None
+        after = getattr(new.content, column)
+        if before != after:
+            changes[column] = (_written(before), _written(after))
+    deleted_before = old.deleted_at if old else None
+    if deleted_before != new.deleted_at:
+        changes["deleted_at"] = (_written(deleted_before), _written(new.deleted_at))
+    return changes
+
+
+def _written(value: object) -> object:
+    match value:
+        case Decimal():
+            return format(value, "f")
+        case datetime():
+            return value.isoformat()
+        case _:
+            return value

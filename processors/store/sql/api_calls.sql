@@ -1,0 +1,77 @@
+-- The quota's memory and the breaker, shared by all processes.
+
+-- name: stand_in_line
+-- Taken before admit, in the same transaction: the statement after it counts everything that was admitted before.
+SELECT FROM api_gate FOR UPDATE;
+
+-- name: admit
+-- Start a call, or say how long to wait and for what. Limits come as the counts that this purpose may use.
+WITH clock AS MATERIALIZED (
+    SELECT clock_timestamp() AS at
+), waits AS (
+    SELECT 'the breaker is open: ' || coalesce(reason, '') AS cause, closed_until AS until
+      FROM api_gate, clock
+     WHERE closed_until > at
+     UNION ALL
+    SELECT 'this minute''s calls are used up', ends_at + '60 seconds'
+      FROM (SELECT ends_at FROM api_calls, clock
+             WHERE ends_at > at - interval '60 seconds'
+             ORDER BY ends_at DESC OFFSET %(per_minute)s - 1 LIMIT 1) AS nth
+     UNION ALL
+    SELECT 'this day''s calls are used up', ends_at + '24 hours'
+      FROM (SELECT ends_at FROM api_calls, clock
+             WHERE ends_at > at - interval '24 hours'
+             ORDER BY ends_at DESC OFFSET %(per_day)s - 1 LIMIT 1) AS nth
+     UNION ALL
+    -- After the breaker was open a single call goes ahead and finds out.
+    SELECT 'as many calls as allowed are under way', at + '50 milliseconds'
+      FROM clock
+     WHERE (SELECT count(*) FROM api_calls WHERE is_running AND ends_at > at)
+        >= (SELECT CASE WHEN strikes > 0 THEN 1 ELSE %(concurrent)s END FROM api_gate)
+), admitted AS (
+    INSERT INTO api_calls (started_at, ends_at, purpose)
+    SELECT at, at + %(longest)s::interval, %(purpose)s
+      FROM clock
+     WHERE NOT EXISTS (SELECT FROM waits)
+ RETURNING id
+)
+SELECT (SELECT id FROM admitted) AS id,
+       (SELECT cause FROM waits ORDER BY until DESC LIMIT 1) AS cause,
+       (SELECT max(until) - (SELECT at FROM clock) FROM waits) AS retry_after;
+
+-- name: finish
+WITH finished AS (
+    UPDATE api_calls
+       SET is_running = false, ends_at = clock_timestamp(), status = %(status)s, code = %(code)s
+     WHERE id = %(id)s
+)
+UPDATE api_gate SET strikes = 0, reason = NULL WHERE %(good)s AND strikes > 0;
+
+-- name: close_gate
+-- Open the breaker. `wait` is what the first strike costs, doubled by each further one up to `longest_wait`; a spent
+-- day waits for midnight, and where that was not the hour Zoho counts from, asks again every `wait`.
+UPDATE api_gate
+   SET strikes = strikes + 1,
+       reason = %(reason)s,
+       closed_until = greatest(
+           closed_until,
+           clock_timestamp() + %(told)s::interval,
+           CASE WHEN %(until_midnight)s AND strikes = 0
+                THEN date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + interval '1 day'
+                WHEN %(until_midnight)s
+                THEN clock_timestamp() + %(wait)s::interval
+                ELSE clock_timestamp()
+                     + least(%(wait)s::interval * power(2, least(strikes, 10)), %(longest_wait)s::interval)
+           END)
+RETURNING closed_until - clock_timestamp() AS closed_for;
+
+-- name: forget_old_calls
+DELETE FROM api_calls WHERE ends_at < now() - interval '25 hours';
+
+-- name: usage
+SELECT count(*) FILTER (WHERE ends_at > now() - interval '60 seconds') AS minute,
+       count(*) AS day,
+       (SELECT greatest(closed_until - now(), '0') FROM api_gate) AS closed_for,
+       (SELECT reason FROM api_gate WHERE closed_until > now()) AS closed_because
+  FROM api_calls
+ WHERE ends_at > now() - interval '24 hours';

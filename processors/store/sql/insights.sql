@@ -1,0 +1,40 @@
+-- What operators and monitors see.
+
+-- name: products
+SELECT count(*) FILTER (WHERE deleted_at IS NULL AND is_active) AS active,
+       count(*) FILTER (WHERE deleted_at IS NULL AND NOT is_active) AS inactive,
+       count(*) FILTER (WHERE deleted_at IS NOT NULL) AS deleted
+  FROM products;
+
+-- name: events
+SELECT state, outcome, count(*) AS count
+  FROM events
+ GROUP BY state, outcome
+ ORDER BY state, outcome;
+
+-- name: oldest_unfinished
+SELECT min(received_at) AS received_at, now() - min(received_at) AS age
+  FROM events
+ WHERE state IN ('recorded', 'queued', 'processing');
+
+-- name: lag
+-- From receipt to applied, in seconds, over what was finished lately.
+SELECT count(*) AS count,
+       percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (
+           ORDER BY extract(epoch FROM processed_at - received_at)) AS quantiles
+  FROM events
+ WHERE state = 'processed'
+   AND processed_at > now() - %(window)s::interval;
+
+-- name: rejections
+SELECT route, reason, sum(count)::bigint AS count
+  FROM rejections
+ GROUP BY route, reason
+ ORDER BY route, reason;
+
+-- name: connection
+SELECT refresh_token IS NOT NULL AS has_refresh_token, access_token_expires_at, refreshed_at, last_error
+  FROM zoho_connection;
+
+-- name: schema_is_there
+SELECT to_regclass('events') IS NOT NULL AND to_regclass('products') IS NOT NULL AS is_there;

@@ -1,0 +1,1 @@
+"""What is done with events and runs; each module is one workflow."""

@@ -1,0 +1,330 @@
+"""Applies events: claim, decide, write the row and its change, finish the event.
+
+Two statements do it. The claim commits the lease and brings what is known of the items; after the decision, which is
+pure (`merging`), `settle` writes everything of an item at once, if the row and the lease are still what they were.
+Where they are not, the decision is made anew on what is known then. So an actor may be run twice, or killed anywhere:
+either nothing of an event was done, and its lease lapses, or all of it was.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
+from typing import Protocol
+
+import psycopg
+from structlog.contextvars import bound_contextvars
+
+from processors import logs
+from processors.errors import BodyUnreadable, MustWait, PermanentError, PublishFailed
+from processors.store import inbox
+from processors.store.database import AWAY, Connection, Pool
+from processors.store.inbox import Event, ItemDecision, Verdict
+from processors.store.products import Current
+from processors.workflows import merging
+from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
+from processors.zoho import items, payloads
+
+BATCH = 200
+"""Events claimed together: larger batches gained nothing, smaller ones cost round trips."""
+
+LEASE = timedelta(seconds=10)
+"""Writing a batch takes milliseconds; statements are cut off at the end of this."""
+
+FETCH_LEASE = timedelta(seconds=60)
+"""Longer than a token refresh, the wait for the quota and a call with a second try take together."""
+
+FIRST_RETRY = timedelta(seconds=15)
+MOST_FAILURES = 7
+"""Seven tries, with six pauses of 15 s, 45 s, 2, 7, 20 and 61 minutes between them: an hour and a half."""
+
+# Somebody else wrote the same item in between, again and again. Then this worker lets go for a moment.
+_MOST_ROUNDS = 10
+
+_log = logs.get(__name__)
+
+
+class Publisher(Protocol):
+    """What this workflow needs of `processors.messaging.messages.Publisher`."""
+
+    def publish_fetches(self, event_ids: Sequence[int]) -> None:
+        """Hand events over to the workers that call Zoho."""
+
+
+class Zoho(Protocol):
+    """What this workflow needs of `processors.zoho.client.ZohoClient`."""
+
+    def item(self, item_id: str) -> items.Fields | None:
+        """Return one item, or None where Zoho has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What a worker process works with."""
+
+    pool: Pool
+    zoho: Zoho
+    publisher: Publisher
+    worker: str
+    """The process's name, noted on what it claims."""
+
+
+def apply_events(shop: Workshop, event_ids: Sequence[int]) -> None:
+    """Apply these events, and others that wait, as far as no call to Zoho is needed.
+
+    Raises:
+        psycopg.OperationalError: Postgres is away; what was claimed comes back when its lease lapses.
+    """
+    with shop.pool.connection() as connection:
+        not_taken = set(event_ids)
+        claimed = inbox.claim(connection, event_ids, worker=shop.worker, lease=LEASE, others=BATCH)
+        while claimed:
+            _apply(shop, connection, claimed)
+            not_taken -= {event.id for event, _ in claimed}
+            if len(claimed) < BATCH:
+                break
+            claimed = inbox.claim(connection, [], worker=shop.worker, lease=LEASE, others=BATCH)
+        if not_taken:
+            _apply_suspects(shop, connection, sorted(not_taken))
+
+
+def _apply_suspects(shop: Workshop, connection: Connection, event_ids: Sequence[int]) -> None:
+    """Apply those that failed before, one by one."""
+    while True:
+        claimed = inbox.claim(connection, event_ids, worker=shop.worker, lease=LEASE, suspects=True, most=1)
+        if not claimed:
+            return
+        if not _given_up(connection, claimed[0][0]):
+            _apply(shop, connection, claimed)
+
+
+def _given_up(connection: Connection, event: Event) -> bool:
+    """Bury an event whose workers keep vanishing, instead of losing one more."""
+    if event.failures < MOST_FAILURES:
+        return False
+    error = PermanentError(f"given up: {event.failures} attempts ended without a word, as when the process is killed")
+    _note_failure(connection, event, error, retry_in=None, counts=False)
+    return True
+
+
+def _apply(shop: Workshop, connection: Connection, claimed: Sequence[tuple[Event, Current]]) -> None:
+    started = perf_counter()
+    known = {event.item_id: current for event, current in claimed}
+    by_item: dict[str, list[Event]] = {}
+    for event, _ in claimed:
+        by_item.setdefault(event.item_id, []).append(event)
+    for _round in range(_MOST_ROUNDS):
+        decisions = [_decide_item(connection, item_id, known[item_id], by_item[item_id]) for item_id in by_item]
+        settled, refused = _settle(connection, [decision for decision in decisions if decision.verdicts])
+        _log_verdicts(settled, started)
+        _hand_over_fetches(shop, settled)
+        done = {decision.item_id for decision in settled} | refused
+        by_item = {
+            decision.item_id: [verdict.event for verdict in decision.verdicts]
+            for decision in decisions
+            if decision.verdicts and decision.item_id not in done
+        }
+        if not by_item:
+            return
+        # Somebody else wrote these items, or has their events now (then no round will settle them).
+        known = inbox.read_current(connection, by_item)
+    for events in by_item.values():
+        for event in events:
+            _put_off(connection, event, "its product was written by others at the same time")
+
+
+def _decide_item(connection: Connection, item_id: str, current: Current, events: Sequence[Event]) -> ItemDecision:
+    """Decide one item's events in the order of their receipt, each on what the ones before it leave."""
+    decision = ItemDecision(item_id, current)
+    for event in events:
+        try:
+            verdict = _decide_event(event, current, decision)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one event must not stop the others
+            _fail(connection, event, error)
+            continue
+        decision.verdicts.append(verdict)
+        if decision.product is not None:
+            current = replace(current, product=decision.product)
+    return decision
+
+
+def _decide_event(event: Event, current: Current, decision: ItemDecision) -> Verdict:
+    if event.kind == "deleted":
+        return _take_down(event, merging.decide_deleted(current, event.received_at), decision, ())
+    _, fields = payloads.read_item(event.body, event.content_type, event.query_string)
+    body = items.read_body(fields)
+    return _take_down(event, merging.decide_change(current, event.item_id, body), decision, body.notes)
+
+
+def _take_down(event: Event, decided: Decision, decision: ItemDecision, notes: Sequence[str]) -> Verdict:
+    """Add one event's decision to its item's."""
+    match decided:
+        case FetchNeeded(reason):
+            return Verdict(event, None, reason, notes)
+        case Settled(outcome):
+            return Verdict(event, outcome, None, notes)
+        case Write(outcome, product, changes):
+            decision.product = product
+            if changes:
+                decision.changes.append(("webhook", event.id, changes))
+            return Verdict(event, outcome, None, notes)
+
+
+def _settle(connection: Connection, decisions: Sequence[ItemDecision]) -> tuple[list[ItemDecision], set[str]]:
+    """Write decisions; return those that were settled, and the items whose values Postgres refused."""
+    if not decisions:
+        return [], set()
+    try:
+        settled = inbox.settle(connection, decisions)
+    except AWAY:
+        raise
+    except psycopg.Error as error:
+        if len(decisions) == 1:
+            for verdict in decisions[0].verdicts:
+                _fail(connection, verdict.event, error)
+            return [], {decisions[0].item_id}
+        # One item's values are refused: find out whose, and let the others through.
+        singly = [_settle(connection, [decision]) for decision in decisions]
+        return [done for settled, _ in singly for done in settled], set().union(*(refused for _, refused in singly))
+    return [decision for decision in decisions if decision.verdicts[0].event.id in settled], set()
+
+
+def _hand_over_fetches(shop: Workshop, settled: Iterable[ItemDecision]) -> None:
+    waiting = [verdict.event.id for decision in settled for verdict in decision.verdicts if verdict.outcome is None]
+    if not waiting:
+        return
+    try:
+        shop.publisher.publish_fetches(waiting)
+    except PublishFailed as error:
+        # The relay finds them.
+        _log.warning("fetches.not_published", event_ids=waiting, error=str(error))
+
+
+def fetch_items(shop: Workshop, event_ids: Sequence[int]) -> None:
+    """Settle events that only Zoho can: one call for each item, whatever number of events wait for it.
+
+    Raises:
+        psycopg.OperationalError: Postgres is away; what was claimed comes back when its lease lapses.
+    """
+    for event_id in event_ids:
+        with shop.pool.connection() as connection:
+            waiting = inbox.find_fetch_siblings(connection, event_id)
+            claimed: list[tuple[Event, Current]] = []
+            for suspects in (False, True):
+                claimed += inbox.claim(
+                    connection, waiting, worker=shop.worker, lease=FETCH_LEASE, needs_fetch=True, suspects=suspects
+                )
+            events = [event for event, _ in claimed if not _given_up(connection, event)]
+        if events:
+            with bound_contextvars(item_id=events[0].item_id, event_ids=[event.id for event in events]):
+                _fetch_item(shop, events[0].item_id, events, claimed[0][1])
+
+
+def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: Current) -> None:
+    started = perf_counter()
+    try:
+        decide = _ask_zoho(shop, item_id)
+        with shop.pool.connection() as connection:
+            decision = ItemDecision(item_id, current)
+            _decide_by_answer(decision, events, decide)
+            if inbox.settle(connection, [decision]):
+                _log_verdicts([decision], started)
+            else:
+                # A webhook, or another fetch, wrote the row while Zoho answered: what Zoho says of it now may differ.
+                for event in events:
+                    _put_off(connection, event, "its product changed while Zoho was asked")
+    except AWAY:
+        raise
+    except Exception as error:  # noqa: BLE001 - each event says what became of it
+        with shop.pool.connection() as connection:
+            for event in events:
+                _fail(connection, event, error)
+
+
+def _ask_zoho(shop: Workshop, item_id: str) -> Callable[[Current], tuple[Settled | Write, Sequence[str]]]:
+    """Call Zoho and return how its answer decides."""
+    fields = shop.zoho.item(item_id)
+    if fields is None:
+        answered_at = datetime.now(UTC)
+        return lambda current: (merging.decide_absent(current, answered_at), ())
+    body = items.read_body({**fields, "item_id": item_id})
+    return lambda current: (merging.decide_fetched(current, item_id, body), body.notes)
+
+
+def _decide_by_answer(
+    decision: ItemDecision,
+    events: Sequence[Event],
+    decide: Callable[[Current], tuple[Settled | Write, Sequence[str]]],
+) -> None:
+    """Let one answer decide all events that waited for it; the first of them is what changed the row."""
+    current = decision.current
+    for event in events:
+        decided, notes = decide(current)
+        decision.verdicts.append(_take_down(event, decided, decision, notes))
+        if decision.product is not None:
+            current = replace(current, product=decision.product)
+
+
+def _fail(connection: Connection, event: Event, error: Exception) -> None:
+    """Decide by the error's class whether the event waits, is tried again, or is dead."""
+    match error:
+        case MustWait():
+            # Jitter: what waited together need not come back together.
+            wait = error.retry_after * random.uniform(1.0, 1.2)  # noqa: S311 - no secret depends on it
+            _note_failure(connection, event, error, retry_in=max(wait, timedelta(seconds=1)), counts=False)
+        case PermanentError() | BodyUnreadable() | psycopg.DataError():
+            _note_failure(connection, event, error, retry_in=None, counts=True)
+        case _:
+            _note_failure(connection, event, error, retry_in=_retry_delay(event.failures), counts=True)
+
+
+def _retry_delay(failures: int) -> timedelta | None:
+    """How long to wait after a failure that had `failures` before it; None: no more."""
+    if failures + 1 >= MOST_FAILURES:
+        return None
+    jitter = random.uniform(0.8, 1.2)  # noqa: S311 - no secret depends on it
+    return FIRST_RETRY * float(3**failures) * jitter
+
+
+def _put_off(connection: Connection, event: Event, why: str) -> None:
+    wait = timedelta(seconds=random.uniform(0.2, 1.0))  # noqa: S311 - no secret depends on it
+    _note_failure(connection, event, MustWait(why, wait), retry_in=wait, counts=False)
+
+
+def _note_failure(
+    connection: Connection, event: Event, error: BaseException, *, retry_in: timedelta | None, counts: bool
+) -> None:
+    state = inbox.fail(connection, event, error, retry_in=retry_in, counts=counts)
+    log = _log.bind(
+        event_id=event.id,
+        item_id=event.item_id,
+        attempt=event.attempt,
+        error_class=type(error).__name__,
+        error=str(error),
+    )
+    if state is None:
+        log.warning("event.lost_to_another_worker")
+    elif state == "dead":
+        log.error("event.died")
+    else:
+        log.warning("event.postponed", retry_in_seconds=retry_in and round(retry_in.total_seconds(), 1))
+
+
+def _log_verdicts(settled: Iterable[ItemDecision], started: float) -> None:
+    duration_ms = round((perf_counter() - started) * 1000, 1)
+    for decision in settled:
+        for verdict in decision.verdicts:
+            _log.info(
+                "event.needs_fetch" if verdict.outcome is None else "event.processed",
+                event_id=verdict.event.id,
+                item_id=decision.item_id,
+                kind=verdict.event.kind,
+                attempt=verdict.event.attempt,
+                outcome=verdict.outcome,
+                reason=verdict.reason,
+                warnings=list(verdict.warnings) or None,
+                duration_ms=duration_ms,
+            )

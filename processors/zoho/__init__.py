@@ -1,0 +1,1 @@
+"""All knowledge of Zoho: bodies, signatures, OAuth, quota, client."""

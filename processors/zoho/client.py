@@ -1,0 +1,150 @@
+"""Calls to Zoho's Inventory API: every one admitted by the limiter, every answer read by status and code.
+
+Statuses and codes: Zoho's error page (October 2026) and integrators' logs; `docs/decisions.md` lists what is done on
+each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from processors.errors import BodyUnreadable, BudgetSpent, NotAuthorised, ZohoRefused, ZohoUnavailable
+from processors.settings import Settings
+from processors.store.api_calls import Purpose
+from processors.store.database import Pool
+from processors.zoho.items import Fields, read_json
+from processors.zoho.limiter import BREAKING_CODES, Call, Limiter
+from processors.zoho.oauth import AccessToken, TokenSource
+
+API_PATH = "/inventory/v1"
+
+_TIMEOUT = httpx.Timeout(20, connect=5)
+# Longer than this a thread does not sleep for the quota: the work is put off instead.
+_PATIENCE = timedelta(seconds=3)
+_NO_SUCH_RECORD = frozenset({5, 1002})
+_UNAUTHORISED_WAIT = timedelta(minutes=5)
+_SUCCESS = 0
+
+
+class ZohoClient:
+    """The calls that this mirror makes. Thread-safe; one for each process."""
+
+    def __init__(self, pool: Pool, settings: Settings, http: httpx.Client | None = None) -> None:
+        """Open the HTTP connections lazily; `http` is for tests that answer in Zoho's place."""
+        self._settings = settings
+        self._http = http or httpx.Client(timeout=_TIMEOUT, headers={"User-Agent": "zoho-mirror"})
+        self._tokens = TokenSource(pool, settings, self._http)
+        self._limiter = Limiter(
+            pool,
+            per_minute=settings.zoho_requests_per_minute,
+            per_day=settings.zoho_requests_per_day,
+            concurrent=settings.zoho_concurrent_requests,
+        )
+
+    def __enter__(self) -> Self:
+        """Nothing to open."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def item(self, item_id: str) -> Fields | None:
+        """Return one item as Zoho has it now, or None where it answers 404.
+
+        Raises:
+            WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
+        """
+        answer = self._get(f"/items/{quote(item_id, safe='')}", {}, purpose="item")
+        if answer is None:
+            return None
+        item = answer.get("item")
+        if not isinstance(item, dict):
+            message = f"Zoho's answer for item {item_id} has no item"
+            raise ZohoUnavailable(message)
+        return item
+
+    def _get(self, path: str, params: Mapping[str, str], *, purpose: Purpose) -> Mapping[str, Any] | None:
+        token = self._tokens.access_token()
+        status, answer = self._call(path, params, token, purpose)
+        if status == httpx.codes.UNAUTHORIZED:
+            # Code 14 or 57. Either may mean an old token; the second answer tells.
+            token = self._tokens.access_token(rejected=token)
+            status, answer = self._call(path, params, token, purpose)
+        if status == httpx.codes.UNAUTHORIZED:
+            message = (
+                f"Zoho does not authorise {path} ({_told(status, answer)}): "
+                "check ZOHO_ORGANIZATION_ID, ZOHO_DATA_CENTER and the scopes of the connection"
+            )
+            raise NotAuthorised(message, _UNAUTHORISED_WAIT)
+        return _read(path, status, answer)
+
+    def _call(
+        self, path: str, params: Mapping[str, str], token: AccessToken, purpose: Purpose
+    ) -> tuple[int, Mapping[str, Any]]:
+        base = self._settings.zoho_api_url or token.api_domain or self._settings.api_url
+        with self._limiter.call(purpose, patience=_PATIENCE) as call:
+            try:
+                response = self._http.get(
+                    f"{base}{API_PATH}{path}",
+                    params={**params, "organization_id": self._settings.zoho_organization_id or ""},
+                    headers={"Authorization": f"Zoho-oauthtoken {token.value}"},
+                )
+            except httpx.HTTPError as error:
+                message = f"no answer from Zoho for {path}: {error!r}"
+                raise ZohoUnavailable(message) from error
+            call.status = response.status_code
+            call.retry_after = _retry_after(response)
+            try:
+                answer = read_json(response.content)
+            except BodyUnreadable as error:
+                message = f"Zoho answered {response.status_code} for {path} with something that is not JSON"
+                raise ZohoUnavailable(message) from error
+            if not isinstance(answer, dict):
+                message = f"Zoho answered {response.status_code} for {path} with JSON that is no object"
+                raise ZohoUnavailable(message)
+            call.code = _code(answer)
+        _raise_if_closed(call)
+        return response.status_code, answer
+
+
+def _raise_if_closed(call: Call) -> None:
+    if call.code in BREAKING_CODES or call.status == httpx.codes.TOO_MANY_REQUESTS:
+        message = f"Zoho's quota is used up: it answered {call.status} with code {call.code}"
+        raise BudgetSpent(message, call.retry_after or timedelta(minutes=1))
+
+
+def _read(path: str, status: int, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the body of a success, None for a record that is not there, or raise."""
+    code = _code(answer)
+    if code in _NO_SUCH_RECORD and status in (httpx.codes.NOT_FOUND, httpx.codes.OK, httpx.codes.BAD_REQUEST):
+        return None
+    if status == httpx.codes.OK and code in (_SUCCESS, None):
+        return answer
+    message = f"Zoho answered {_told(status, answer)} for {path}"
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in (httpx.codes.OK, httpx.codes.NOT_FOUND):
+        # A 404 without Zoho's own code is a wrong address or a proxy, and says nothing about the record.
+        raise ZohoUnavailable(message)
+    raise ZohoRefused(message)
+
+
+def _code(answer: Mapping[str, Any]) -> int | None:
+    code = answer.get("code")
+    if isinstance(code, str) and code.isdecimal():
+        return int(code)
+    return code if isinstance(code, int) and abs(code) < 2**31 else None
+
+
+def _told(status: int, answer: Mapping[str, Any]) -> str:
+    return f"{status}, code {_code(answer)}, {str(answer.get('message', ''))[:200]!r}"
+
+
+def _retry_after(response: httpx.Response) -> timedelta | None:
+    """Zoho documents none, but a proxy may send one; a date form is ignored."""
+    seconds = response.headers.get("Retry-After", "")
+    return timedelta(seconds=min(int(seconds), 86_400)) if seconds.isdecimal() else None

@@ -1,0 +1,141 @@
+"""From the bytes of a delivery to the keys of one item, whatever body format the webhook's form was set to.
+
+Zoho's default is JSON, `{"item": {…}}`. Templates in use send the default payload as the text of a `JSONString` field,
+in a form or in JSON, or put their own envelope around it; composite items carry a key of their own.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from python_multipart import multipart
+from python_multipart.exceptions import FormParserError
+
+from processors.errors import BodyUnreadable
+from processors.zoho.items import Fields, item_id_of, read_json
+from processors.zoho.signatures import BodyForm, Pair
+
+_FORMS: Final[Mapping[str, BodyForm]] = {
+    "": "json",
+    "application/json": "json",
+    "application/x-www-form-urlencoded": "form",
+    "multipart/form-data": "multipart",
+}
+_ITEM_KEYS = ("item", "composite_item")
+_ID_KEYS = ("item_id", "composite_item_id")
+# An envelope in an envelope in an envelope is the most that any template is known to make.
+_DEEPEST_ENVELOPE = 4
+_LARGEST_FORM_FIELDS = 1_000
+
+
+def form_of(content_type: str) -> BodyForm | None:
+    """Return how a body of this type is read and signed; None: not at all. No type at all means JSON."""
+    return _FORMS.get(content_type.partition(";")[0].strip().lower())
+
+
+def read_item(body: bytes, content_type: str, query_string: bytes) -> tuple[str, Fields]:
+    """Return the item's id and the keys of the item that a delivery holds.
+
+    A delivery without a body (`DELETE`) names the item in its query string.
+
+    Raises:
+        BodyUnreadable: the text says what was expected and what was found.
+    """
+    envelope = _envelope(body, content_type, query_string)
+    candidates = list(_items(envelope, _DEEPEST_ENVELOPE))
+    for fields in candidates:
+        for key in _ID_KEYS:
+            item_id = item_id_of(fields.get(key))
+            if item_id is not None:
+                return item_id, {**fields, "item_id": item_id}
+    if candidates:
+        found = candidates[0].get("item_id", "nothing")
+        message = f"item.item_id should be Zoho's number of the item, as text or number; got {_shown(found)}"
+    else:
+        message = f'the body should hold an item, as in {{"item": {{"item_id": "…"}}}}; got {_shown(envelope)}'
+    raise BodyUnreadable(message)
+
+
+def multipart_pairs(body: bytes, content_type: str) -> list[Pair]:
+    """Return the text fields of a multipart body, for its signature.
+
+    Raises:
+        BodyUnreadable: it is not multipart, or has far too many parts.
+    """
+    pairs: list[Pair] = []
+
+    def keep(field: Any) -> None:  # noqa: ANN401 - the parser's own untyped field
+        if len(pairs) >= _LARGEST_FORM_FIELDS:
+            message = f"the form has more than {_LARGEST_FORM_FIELDS} fields"
+            raise BodyUnreadable(message)
+        name, value = field.field_name or b"", field.value or b""
+        pairs.append((name.decode("utf-8", "replace"), value.decode("utf-8", "replace")))
+
+    headers = {"Content-Type": content_type.encode("latin-1", "replace")}
+    try:
+        multipart.parse_form(headers, io.BytesIO(body), on_field=keep, on_file=None)
+    except (FormParserError, ValueError) as error:
+        message = f"the body is not valid multipart/form-data: {error}"
+        raise BodyUnreadable(message) from None
+    return pairs
+
+
+def _envelope(body: bytes, content_type: str, query_string: bytes) -> object:
+    if not body.strip():
+        return dict(parse_qsl(query_string.decode("utf-8", "replace"), keep_blank_values=True))
+    match form_of(content_type):
+        case "form":
+            return _form_value(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+        case "multipart":
+            return _form_value(multipart_pairs(body, content_type))
+        case _:
+            return read_json(body)
+
+
+def _form_value(pairs: Sequence[Pair]) -> dict[str, str]:
+    if len(pairs) > _LARGEST_FORM_FIELDS:
+        message = f"the form has more than {_LARGEST_FORM_FIELDS} fields"
+        raise BodyUnreadable(message)
+    # Text columns refuse NUL wherever it comes from.
+    return {key.replace("\x00", "\ufffd"): value.replace("\x00", "\ufffd") for key, value in pairs}
+
+
+def _items(value: object, depth: int) -> Iterator[Mapping[str, Any]]:
+    """Yield what may be the item, the likeliest first."""
+    if isinstance(value, str):
+        value = _embedded(value)
+    if not isinstance(value, dict) or depth == 0:
+        return
+    for key in _ITEM_KEYS:
+        inner = value.get(key)
+        inner = _embedded(inner) if isinstance(inner, str) else inner
+        if isinstance(inner, dict):
+            yield inner
+    if any(key in value for key in _ID_KEYS):
+        yield value
+    for key, inner in value.items():
+        if key not in _ITEM_KEYS and (isinstance(inner, dict) or key == "JSONString"):
+            yield from _items(inner, depth - 1)
+
+
+def _embedded(text: str) -> object:
+    """Decode JSON inside a text; templates are known to send it with its quotes escaped once more."""
+    for candidate in (text, text.replace('\\"', '"')):
+        try:
+            return read_json(candidate)
+        except BodyUnreadable:
+            continue
+    return None
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        keys = ", ".join(str(key)[:40] for key in list(value)[:8])
+        return f"an object with {f'the keys {keys}' if keys else 'no keys'}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"  # noqa: PLR2004 - the length of a readable line

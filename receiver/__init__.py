@@ -1,0 +1,1 @@
+"""The HTTP edge: thin, quick to acknowledge, owns no table."""

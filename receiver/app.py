@@ -1,0 +1,113 @@
+"""Builds the web process: routes, what they share, and its beginning and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+
+from processors import logs
+from processors.errors import ConfigurationError
+from processors.messaging.broker import build_broker
+from processors.messaging.messages import Publisher
+from processors.settings import Settings
+from processors.store import database, timetable
+from processors.store.database import AWAY, AsyncPool, Pool
+from processors.store.timetable import BEAT_EVERY
+from receiver.health import Health
+from receiver.intake import Intake
+from receiver.rejections import Rejections
+from receiver.webhooks import Webhooks
+
+# One records deliveries, one marks them as published and counts rejections. Reads have a pool of their own.
+_INTAKE_CONNECTIONS = 2
+_READ_CONNECTIONS = 2
+_POOL_TIMEOUT_SECONDS = 2.0
+
+_log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Resources:
+    intake_pool: AsyncPool
+    read_pool: Pool
+    intake: Intake
+    rejections: Rejections
+
+
+def create_app() -> Starlette:
+    """Build the app for uvicorn's `--factory`, from the environment.
+
+    Raises:
+        SystemExit: a setting is wrong or missing; its text is one line for each.
+    """
+    try:
+        settings = Settings.load("DATABASE_URL", "REDIS_URL", "ZOHO_WEBHOOK_SECRETS")
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
+    logs.configure(settings.log_format, settings.log_level, process="web")
+    # uvicorn set its loggers up before calling this; its lines go through our formatter instead.
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    return build_app(settings)
+
+
+def build_app(settings: Settings) -> Starlette:
+    """Build the app from settings that name a database, a Redis and a webhook secret."""
+    assert settings.database_url, "the caller checks that it is there"
+    assert settings.redis_url, "the caller checks that it is there"
+    publisher = Publisher(build_broker(settings.redis_url, verify_tls=settings.redis_tls_verify))
+    intake_pool = database.async_pool(
+        settings.database_url, size=_INTAKE_CONNECTIONS, name="web intake", timeout_seconds=_POOL_TIMEOUT_SECONDS
+    )
+    read_pool = database.sync_pool(settings.database_url, size=_READ_CONNECTIONS, name="web")
+    resources = _Resources(intake_pool, read_pool, Intake(intake_pool, publisher), Rejections(intake_pool))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with _running(resources):
+            yield
+
+    return Starlette(
+        routes=[
+            *Webhooks(settings, resources.intake, resources.rejections).routes(),
+            *Health(settings, read_pool, publisher).routes(),
+        ],
+        lifespan=lifespan,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _running(resources: _Resources) -> AsyncIterator[None]:
+    # Postgres may be away at the start: then deliveries are answered 503 until it is back.
+    await resources.intake_pool.open(wait=False)
+    resources.read_pool.open(wait=False)
+    resources.intake.start()
+    background = [asyncio.create_task(resources.rejections.run()), asyncio.create_task(_beat(resources.intake_pool))]
+    _log.info("process.started")
+    try:
+        yield
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await resources.intake.close()
+        await resources.rejections.write()
+        await resources.intake_pool.close()
+        await asyncio.to_thread(resources.read_pool.close)
+        _log.info("process.stopped")
+
+
+async def _beat(pool: AsyncPool) -> None:
+    name = timetable.process_name("web")
+    while True:
+        with contextlib.suppress(*AWAY):
+            async with pool.connection() as connection:
+                await timetable.beat_async(connection, name, "web")
+        await asyncio.sleep(BEAT_EVERY.total_seconds())

@@ -1,0 +1,173 @@
+"""From a verified delivery to a committed row, many at a time, and then to Redis, off the answer's path.
+
+Deliveries that wait at the same moment share one commit: the first is taken, and with it whatever else is there; no
+timer, so that a lone delivery waits for nobody. Each answer still comes after the commit that holds its row. The ids
+committed together are published together; the answer does not wait for that, and where it fails the relay finds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import psycopg
+
+from processors import logs
+from processors.errors import PublishFailed
+from processors.messaging.messages import Publisher
+from processors.store import inbox
+from processors.store.database import AWAY, AsyncPool
+from processors.store.inbox import Delivery, Recorded
+
+_BATCH = 64
+# More than this many waiting deliveries cannot be answered in time anyway; Zoho is told to come back.
+_CAPACITY = 2_000
+_COMMIT_SECONDS = 4.0
+# After Postgres failed, deliveries are refused at once for so long, instead of each waiting for a time-out.
+_AWAY_SECONDS = 1.0
+_IDS_PER_MESSAGE = 200
+
+T = TypeVar("T")
+
+_log = logs.get(__name__)
+
+
+class InboxUnavailable(Exception):
+    """The delivery could not be committed; it may be sent again."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    delivery: Delivery
+    answer: asyncio.Future[Recorded]
+
+
+class Intake:
+    """Records deliveries for all requests of this process."""
+
+    def __init__(self, pool: AsyncPool, publisher: Publisher) -> None:
+        """Take an open or opening pool; `start` begins the work."""
+        self._pool = pool
+        self._publisher = publisher
+        self._waiting: asyncio.Queue[_Waiting | None] = asyncio.Queue(_CAPACITY)
+        self._to_publish: asyncio.Queue[int | None] = asyncio.Queue()
+        self._away_until = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to work, in the running event loop."""
+        self._tasks = [
+            asyncio.create_task(self._record_batches(), name="intake-record"),
+            asyncio.create_task(self._publish_batches(), name="intake-publish"),
+        ]
+
+    async def close(self) -> None:
+        """Finish what waits; call it when no more requests come."""
+        await self._waiting.put(None)
+        await self._tasks[0]
+        await self._to_publish.put(None)
+        await self._tasks[1]
+
+    async def record(self, delivery: Delivery) -> Recorded:
+        """Return once the delivery is committed.
+
+        Raises:
+            InboxUnavailable: it is not known to be; Postgres is away or too slow.
+        """
+        waiting = _Waiting(delivery, asyncio.get_running_loop().create_future())
+        try:
+            self._waiting.put_nowait(waiting)
+        except asyncio.QueueFull:
+            message = f"{_CAPACITY} deliveries are waiting already"
+            raise InboxUnavailable(message) from None
+        return await waiting.answer
+
+    async def _record_batches(self) -> None:
+        is_open = True
+        while is_open:
+            batch = await _take(self._waiting, _BATCH)
+            if batch[-1] is None:
+                is_open = False
+            deliveries = [waiting for waiting in batch if waiting is not None]
+            if deliveries:
+                await self._record_batch(deliveries)
+
+    async def _record_batch(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            recorded = await self._commit([waiting.delivery for waiting in batch])
+        except InboxUnavailable as error:
+            for waiting in batch:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(InboxUnavailable(str(error)))
+            return
+        except Exception as error:
+            if len(batch) == 1:
+                _log.exception("delivery.not_recorded")
+                if not batch[0].answer.done():
+                    batch[0].answer.set_exception(InboxUnavailable(str(error)))
+                return
+            # One of them cannot be stored; the others must not pay for it.
+            for waiting in batch:
+                await self._record_batch([waiting])
+            return
+        for waiting, result in zip(batch, recorded, strict=True):
+            # The client may have gone; its delivery stays.
+            if not waiting.answer.done():
+                waiting.answer.set_result(result)
+            if result.state == "recorded":
+                self._to_publish.put_nowait(result.event_id)
+
+    async def _commit(self, deliveries: Sequence[Delivery]) -> list[Recorded]:
+        now = asyncio.get_running_loop().time
+        if now() < self._away_until:
+            message = "Postgres failed a moment ago"
+            raise InboxUnavailable(message)
+        try:
+            async with asyncio.timeout(_COMMIT_SECONDS):
+                try:
+                    return await self._insert(deliveries)
+                except psycopg.OperationalError:
+                    # A connection that was idle while Postgres restarted fails once. Recording is safe to repeat.
+                    return await self._insert(deliveries)
+        except (*AWAY, TimeoutError) as error:
+            self._away_until = now() + _AWAY_SECONDS
+            _log.warning("postgres.lost", deliveries=len(deliveries), error=str(error) or type(error).__name__)
+            message = "Postgres is away"
+            raise InboxUnavailable(message) from error
+
+    async def _insert(self, deliveries: Sequence[Delivery]) -> list[Recorded]:
+        async with self._pool.connection() as connection:
+            return await inbox.record(connection, deliveries)
+
+    async def _publish_batches(self) -> None:
+        is_open = True
+        while is_open:
+            batch = await _take(self._to_publish, _IDS_PER_MESSAGE)
+            if batch[-1] is None:
+                is_open = False
+            event_ids = [event_id for event_id in batch if event_id is not None]
+            if event_ids:
+                await self._publish(event_ids)
+
+    async def _publish(self, event_ids: list[int]) -> None:
+        try:
+            await asyncio.to_thread(self._publisher.publish_events, event_ids)
+            async with self._pool.connection() as connection:
+                await inbox.mark_queued(connection, event_ids)
+        except PublishFailed as error:
+            _log.warning("events.not_published", count=len(event_ids), error=str(error))
+        except AWAY as error:
+            _log.warning("postgres.lost", count=len(event_ids), error=str(error))
+        except Exception:
+            # Their rows are committed: the relay hands them over whatever happened here.
+            _log.exception("events.not_published", count=len(event_ids))
+
+
+async def _take(queue: asyncio.Queue[T | None], most: int) -> list[T | None]:
+    """Wait for one entry and take whatever else is there; None, the end, comes last."""
+    batch = [await queue.get()]
+    while len(batch) < most and batch[-1] is not None and not queue.empty():
+        batch.append(queue.get_nowait())
+    return batch

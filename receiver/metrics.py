@@ -1,0 +1,90 @@
+"""The whole system's truth in Prometheus text: read from Postgres at each scrape, the same from whichever process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from processors.settings import Settings
+from processors.workflows import insights
+from processors.workflows.insights import Overview
+
+_ROLES = ("web", "worker", "clock")
+
+
+class _Snapshot(Collector):
+    def __init__(self, overview: Overview, settings: Settings) -> None:
+        self._overview = overview
+        self._settings = settings
+
+    def collect(self) -> Iterator[Metric]:
+        seen = self._overview
+        usage, age = seen.api_usage, seen.oldest_unfinished_age
+        limits = {"minute": self._settings.zoho_requests_per_minute, "day": self._settings.zoho_requests_per_day}
+        used = {"minute": usage.minute, "day": usage.day}
+        yield _gauge("products", "Products by state", ["state"], (((s,), n) for s, n in seen.products.items()))
+        yield _gauge(
+            "events",
+            "Events in the inbox by state and outcome",
+            ["state", "outcome"],
+            (((e.state, e.outcome or ""), e.count) for e in seen.events),
+        )
+        yield _gauge(
+            "oldest_unfinished_event_age_seconds",
+            "Age of the oldest event that is neither processed nor dead; 0 without one",
+            [],
+            [((), age.total_seconds() if age else 0.0)],
+        )
+        yield _gauge(
+            "event_lag_seconds",
+            "From receipt to applied, over the last 15 minutes",
+            ["quantile"],
+            (((str(q),), value) for q, value in zip(insights.LAG_QUANTILES, seen.lag.quantiles, strict=False)),
+        )
+        yield _gauge("api_calls", "Calls to Zoho in the window", ["window"], (((w,), n) for w, n in used.items()))
+        yield _gauge(
+            "api_budget_left",
+            "Calls to Zoho that the window still allows",
+            ["window"],
+            (((window,), max(0, limits[window] - used[window])) for window in limits),
+        )
+        yield _gauge(
+            "api_breaker_open_seconds",
+            "How long no call to Zoho will be made, because Zoho refused one; 0 when calls may be made",
+            [],
+            [((), usage.closed_for.total_seconds())],
+        )
+        yield _gauge(
+            "zoho_connected",
+            "1 if a refresh token is stored and the token endpoint did not refuse it last",
+            [],
+            [((), float(seen.connection.has_refresh_token and seen.connection.last_error is None))],
+        )
+        rejected = CounterMetricFamily(
+            "zoho_mirror_rejected_deliveries", "Deliveries refused at the door", labels=["route", "reason"]
+        )
+        for count in seen.rejections:
+            rejected.add_metric([count.route, count.reason], count.count)
+        yield rejected
+        yield _gauge(
+            "processes", "Processes alive", ["role"], (((role,), seen.processes.get(role, 0)) for role in _ROLES)
+        )
+
+
+def _gauge(
+    name: str, text: str, labels: list[str], values: Iterable[tuple[tuple[str, ...], float]]
+) -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily(f"zoho_mirror_{name}", text, labels=labels)
+    for label_values, value in values:
+        gauge.add_metric(list(label_values), value)
+    return gauge
+
+
+def exposition(overview: Overview, settings: Settings) -> bytes:
+    """Return the Prometheus text of a snapshot."""
+    registry = CollectorRegistry()
+    registry.register(_Snapshot(overview, settings))
+    return generate_latest(registry)

@@ -1,0 +1,187 @@
+"""The two webhook routes: verify, find the item, record, answer.
+
+In this order: the size of the body while it streams in, the sender's network, the content type, the signature over the
+raw bytes. Until then nothing is parsed and nothing is kept but a count. After it everything is kept: what cannot be
+read becomes a dead event, for a person to look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from ipaddress import ip_address
+from time import perf_counter
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from processors import logs
+from processors.errors import BodyUnreadable, DeliveryRejected
+from processors.settings import Settings
+from processors.store.inbox import Delivery, Kind
+from processors.zoho import payloads, signatures
+from receiver.intake import InboxUnavailable, Intake
+from receiver.rejections import Rejections
+
+# A body that takes longer than this comes from no webhook engine.
+_BODY_SECONDS = 15.0
+_RETRY_AFTER_SECONDS = 5
+
+_log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Webhooks:
+    """The routes and what they work with."""
+
+    settings: Settings
+    intake: Intake
+    rejections: Rejections
+
+    def routes(self) -> list[Route]:
+        """Return the routes: the path says what happened, since Zoho's bodies do not."""
+        return [
+            Route("/webhooks/zoho/items", self.changed, methods=["POST", "PUT"]),
+            Route("/webhooks/zoho/items/deleted", self.deleted, methods=["POST", "PUT", "DELETE"]),
+        ]
+
+    async def changed(self, request: Request) -> Response:
+        """Receive from the created and the edited rule."""
+        return await self._receive(request, "changed")
+
+    async def deleted(self, request: Request) -> Response:
+        """Receive from the deleted rule."""
+        return await self._receive(request, "deleted")
+
+    async def _receive(self, request: Request, kind: Kind) -> Response:
+        started = perf_counter()
+        try:
+            delivery = await self._admit(request, kind)
+        except DeliveryRejected as rejected:
+            self.rejections.count(kind, rejected.reason)
+            _log.warning(
+                "delivery.rejected",
+                route=kind,
+                reason=rejected.reason,
+                status=rejected.status,
+                client=_client_address(request, self.settings.trusted_proxies),
+            )
+            # The rest of the body was not read: the connection cannot be used for another request.
+            headers = {"Connection": "close"} if rejected.status in (408, 413) else None
+            return JSONResponse({"error": str(rejected)}, rejected.status, headers=headers)
+        except ClientDisconnect:
+            _log.warning("delivery.broken_off", route=kind)
+            return Response(status_code=400)
+        try:
+            recorded = await self.intake.record(delivery)
+        except InboxUnavailable as error:
+            _log.warning("delivery.deferred", route=kind, item_id=delivery.item_id, error=str(error))
+            return JSONResponse(
+                {"error": "the inbox is not available, please send this again"},
+                503,
+                headers={"Retry-After": str(_RETRY_AFTER_SECONDS)},
+            )
+        _log.info(
+            "delivery.recorded",
+            event_id=recorded.event_id,
+            item_id=delivery.item_id,
+            kind=kind,
+            state=recorded.state,
+            reason=delivery.unreadable,
+            duration_ms=round((perf_counter() - started) * 1000, 1),
+        )
+        return JSONResponse({"event_id": recorded.event_id, "state": recorded.state})
+
+    async def _admit(self, request: Request, kind: Kind) -> Delivery:
+        """Read and verify a request.
+
+        Raises:
+            DeliveryRejected: it is answered 4xx.
+        """
+        body = await _read(request, self.settings.webhook_max_bytes)
+        self._check_network(request)
+        content_type = request.headers.get("Content-Type", "")
+        query: bytes = request.scope["query_string"]
+        self._check_signature(request, body, content_type, query)
+        item_id, unreadable = None, None
+        try:
+            item_id, _ = payloads.read_item(body, content_type, query)
+        except BodyUnreadable as error:
+            unreadable = str(error)
+        return Delivery(
+            kind=kind,
+            item_id=item_id,
+            body=body,
+            content_type=content_type,
+            query_string=query,
+            fingerprint=hashlib.sha256(kind.encode() + b"\0" + (body or query)).digest(),
+            unreadable=unreadable,
+        )
+
+    def _check_network(self, request: Request) -> None:
+        allowed = self.settings.webhook_allowed_networks
+        if not allowed:
+            return
+        try:
+            address = ip_address(_client_address(request, self.settings.trusted_proxies))
+        except ValueError:
+            address = None
+        # An IPv4 sender may arrive on an IPv6 socket.
+        address = getattr(address, "ipv4_mapped", None) or address
+        if address is None or not any(address in network for network in allowed):
+            message = "deliveries from this network are not accepted"
+            raise DeliveryRejected(403, "network", message)
+
+    def _check_signature(self, request: Request, body: bytes, content_type: str, query: bytes) -> None:
+        form = payloads.form_of(content_type)
+        encoding = request.headers.get("Content-Encoding", "identity").lower()
+        if form is None or encoding != "identity":
+            message = "the body should be application/json, application/x-www-form-urlencoded or multipart/form-data"
+            raise DeliveryRejected(415, "content_type", message)
+        signature = request.headers.get(signatures.HEADER)
+        if not signature:
+            message = f"the header {signatures.HEADER} is missing; tick “I want to secure this webhook” in Zoho"
+            raise DeliveryRejected(401, "signature_absent", message)
+        fields: list[signatures.Pair] = []
+        if form == "multipart":
+            try:
+                fields = payloads.multipart_pairs(body, content_type)
+            except BodyUnreadable:
+                # Zoho may sign the raw body; if it did, the reason is found again, and kept, when the item is read.
+                pass
+        secrets = [secret.get_secret_value() for secret in self.settings.zoho_webhook_secrets]
+        if not signatures.verify(
+            signature, secrets, body=body, query=query, form=form, multipart_fields=fields
+        ):
+            message = f"{signatures.HEADER} does not fit the body under any secret of ZOHO_WEBHOOK_SECRETS"
+            raise DeliveryRejected(401, "signature_mismatch", message)
+
+
+async def _read(request: Request, most: int) -> bytes:
+    """Read the body, and no more of it than `most` bytes."""
+    too_large = DeliveryRejected(413, "size", f"the body is larger than {most} bytes")
+    length = request.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length[:20]) > most:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError:
+        message = f"the body did not arrive within {_BODY_SECONDS:.0f} seconds"
+        raise DeliveryRejected(408, "slow", message) from None
+    return bytes(body)
+
+
+def _client_address(request: Request, trusted_proxies: int) -> str:
+    """Return who sent the request: as many steps back along X-Forwarded-For as there are proxies to trust."""
+    peer = request.client.host if request.client else "unknown"
+    hops = [hop.strip() for line in request.headers.getlist("X-Forwarded-For") for hop in line.split(",")]
+    if trusted_proxies == 0 or len(hops) < trusted_proxies:
+        return peer
+    return hops[-trusted_proxies]

@@ -1,0 +1,115 @@
+"""Faults as data: what goes wrong with which requests, added and removed while the server runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from random import Random
+from threading import Lock
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way to misbehave, for the requests it matches.
+
+    Matching: `path` is a glob (`*` also spans slashes), `method` and the named `query` values must be
+    equal where given. The first `after` matching requests go well, the next `times` do not (None: all
+    of them), and of those only a `share` by chance.
+
+    Answering: `status` answers instead of the handler, with `code` and `message` in Zoho's error
+    shape, or with `body` as it stands; `headers` are added. `latency_seconds` waits first.
+    `drop_connection` closes the connection mid-answer, `truncate` sends half of the JSON as if it
+    were whole. On lists, `ignore_filters` returns everything with code 0, `has_more_page` lies, and
+    `empty_page` leaves the items out.
+    """
+
+    path: str
+    method: str | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    after: int = 0
+    times: int | None = None
+    share: float = 1.0
+    latency_seconds: float = 0.0
+    status: int | None = None
+    code: int = 1000
+    message: str = "An internal error occurred. Please try again later."
+    body: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    drop_connection: bool = False
+    truncate: bool = False
+    ignore_filters: bool = False
+    has_more_page: bool | None = None
+    empty_page: bool = False
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> Self:
+        """Build a fault from decoded JSON.
+
+        Raises:
+            ValueError: a key that no fault has, or no `path`.
+        """
+        unknown = set(values) - {known.name for known in fields(cls)}
+        if unknown or "path" not in values:
+            raise ValueError(f"a fault needs a path and has no {sorted(unknown)}")
+        return cls(**values)  # type: ignore[arg-type]  # a person's input for a test bench
+
+    def matches(self, method: str, path: str, query: Mapping[str, str]) -> bool:
+        """Tell whether a request is of the kind this fault is about."""
+        return (
+            fnmatchcase(path, self.path)
+            and self.method in (None, method)
+            and all(query.get(name) == value for name, value in self.query.items())
+        )
+
+
+@dataclass(slots=True)
+class _Armed:
+    fault: Fault
+    seen: int = 0
+
+
+class Faults:
+    """The faults in force, with the counts that `after` and `times` need. Thread-safe."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self._lock = Lock()
+        self._random = Random(seed)
+        self._armed: list[_Armed] = []
+
+    def add(self, *faults: Fault) -> None:
+        """Put faults in force, counting from now."""
+        with self._lock:
+            self._armed.extend(_Armed(fault) for fault in faults)
+
+    def remove(self, fault: Fault) -> None:
+        """Take a fault (an equal one) out of force; one that is not in force is no error."""
+        with self._lock:
+            self._armed = [armed for armed in self._armed if armed.fault != fault]
+
+    def clear(self) -> None:
+        """Let everything go well again."""
+        with self._lock:
+            self._armed.clear()
+
+    def all(self) -> list[Fault]:
+        """Return the faults in force, including those whose `times` are used up."""
+        with self._lock:
+            return [armed.fault for armed in self._armed]
+
+    def strike(self, method: str, path: str, query: Mapping[str, str]) -> list[Fault]:
+        """Count a request and return the faults that befall it."""
+        struck: list[Fault] = []
+        with self._lock:
+            for armed in self._armed:
+                fault = armed.fault
+                if not fault.matches(method, path, query):
+                    continue
+                armed.seen += 1
+                is_due = armed.seen > fault.after and (
+                    fault.times is None or armed.seen <= fault.after + fault.times
+                )
+                if is_due and (fault.share >= 1 or self._random.random() < fault.share):
+                    struck.append(fault)
+        return struck

@@ -1,0 +1,58 @@
+"""Real servers for every test that wants them: one Postgres and one Redis for the whole run, emptied between tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from processors.messaging.broker import build_broker
+from processors.messaging.messages import Publisher
+from processors.runtime.local import LocalPostgres, LocalRedis
+from processors.settings import Settings
+from processors.store import database, schema
+from processors.store.database import Connection, Pool
+from simulator import identity
+
+ENCRYPTION_KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPostgres]:
+    with LocalPostgres(tmp_path_factory.mktemp("postgres")) as server:
+        schema.migrate(server.create_database("mirror"))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
+    with LocalRedis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: LocalPostgres) -> str:
+    """A database with the schema and no rows."""
+    url = postgres.url.rsplit("/", 1)[0] + "/mirror"
+    with psycopg.connect(url, autocommit=True) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        names = sql.SQL(", ").join(sql.Identifier(name) for (name,) in tables)
+        connection.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(names))
+        connection.execute("INSERT INTO api_gate DEFAULT VALUES")
+        connection.execute("INSERT INTO zoho_connection DEFAULT VALUES")
+    return url
+
+
+@pytest.fixture
+def pool(database_url: str) -> Iterator[Pool]:
+    with database.sync_pool(database_url, size=8, name="tests") as pool:
+        yield pool
+
+
+@pytest.fixture
+def connection(pool: Pool) -> Iterator[Connection]:
+    with pool.connection() as connection:
+        yield connection
