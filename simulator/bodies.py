@@ -10,7 +10,6 @@ from typing import Final, assert_never
 from urllib.parse import urlencode
 from zlib import crc32
 
-from simulator.identity import ORGANIZATION_ID
 from simulator.wire import Json, dumps
 
 _JSON: Final = "application/json;charset=UTF-8"
@@ -65,11 +64,12 @@ class Body:
     signed_raw: bytes = b""
 
 
-def encode(  # noqa: PLR0911 -- a table, written as a match that mypy can see is complete
+def encode(
     body_format: BodyFormat,
     payload: Mapping[str, Mapping[str, Json]],
     *,
     event_type: str,
+    organization_id: str,
     multipart_signs_pairs: bool = True,
 ) -> Body:
     """Encode a default payload, `{"item": {…}}`, in one of the formats.
@@ -85,7 +85,7 @@ def encode(  # noqa: PLR0911 -- a table, written as a match that mypy can see is
         case BodyFormat.COMPOSITE_ITEM:
             return _json({"composite_item": {"composite_item_id": item["item_id"], **item}})
         case BodyFormat.WRAPPER:
-            about: dict[str, Json] = {"event_type": event_type, "organization_id": ORGANIZATION_ID}
+            about: dict[str, Json] = {"event_type": event_type, "organization_id": organization_id}
             return _json({**about, "entity_id": item["item_id"], **payload})
         case BodyFormat.DATA_WRAPPER:
             return _json({"event_type": event_type, "data": payload})
@@ -112,10 +112,7 @@ def _form(pairs: Sequence[tuple[str, str]]) -> Body:
 
 def _multipart(pairs: Sequence[tuple[str, str]], *, signs_pairs: bool) -> Body:
     boundary = f"----ZohoSimulator{crc32(repr(pairs).encode()):08x}"
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
-        for key, value in pairs
-    ]
+    parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in pairs]
     content = "".join([*parts, f"--{boundary}--\r\n"]).encode()
     content_type = f"multipart/form-data; boundary={boundary}"
     if signs_pairs:

@@ -147,9 +147,11 @@ class Catalogue:
         return catalogue
 
     def __len__(self) -> int:
+        """Count the items that are not deleted."""
         return len(self._items)
 
     def __contains__(self, item_id: object) -> bool:
+        """Tell whether the id names an item that is not deleted."""
         return item_id in self._items
 
     def on_change(self, listener: Callable[[Change], None]) -> None:

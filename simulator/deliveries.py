@@ -56,6 +56,7 @@ class Rule:
     headers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        """Hold the secret to the rule that Zoho's form enforces."""
         if self.secret is not None and not _SECRET.fullmatch(self.secret):
             raise ValueError("Zoho takes secrets of 12 to 50 letters and digits")
 
@@ -174,24 +175,23 @@ class Deliveries:
         daily_limit: int | None = None,
         senders: int = 8,
         clock: Clock = system_clock,
-        seed: int = 0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.rules = list(rules)
         self.retry = retry or RetryPolicy()
         self.daily_limit = daily_limit
-        self.counts: Counter[DeliveryState] = Counter()
         self.base_url = base_url
         self._organization = organization or Organization()
         self._senders = senders
         self._clock = clock
-        self._random = Random(seed)
+        self._random = Random(0)
         self._transport = transport
         self._faults: list[_ArmedFault] = []
         self._ids = count(1)
         self._turns = count()
         self._log: deque[Delivery] = deque(maxlen=_MOST_KEPT)
         self._changed = threading.Condition()
+        self._ended: Counter[DeliveryState] = Counter()
         self._due: list[_Due] = []
         self._held: list[Delivery] = []
         self._paused: list[Delivery] | None = None
@@ -309,6 +309,12 @@ class Deliveries:
         with self._changed:
             return [replace(delivery) for delivery in self._log]
 
+    @property
+    def counts(self) -> Counter[DeliveryState]:
+        """How many deliveries ended in each state since the beginning."""
+        with self._changed:
+            return self._ended.copy()
+
     def close(self) -> None:
         """Forget what is queued, let attempts under way end, stop the threads. May be used again after."""
         with self._changed:
@@ -336,6 +342,7 @@ class Deliveries:
             rule.body_format,
             payload,
             event_type=f"item.{event}",
+            organization_id=self._organization.organization_id,
             multipart_signs_pairs=rule.multipart_signs_pairs,
         )
         headers = {"Content-Type": body.content_type, **dict(rule.headers)}
@@ -494,7 +501,7 @@ class Deliveries:
 
     def _end(self, delivery: Delivery, state: DeliveryState) -> None:
         delivery.state = state
-        self.counts[state] += 1
+        self._ended[state] += 1
 
 
 def _require_loopback(url: str) -> None:

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from random import Random
 from threading import Lock
-from typing import Self
+from types import NoneType
+from typing import Final, Self
+
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "path": (str,),
+    "method": (str, NoneType),
+    "query": (dict,),
+    "after": (int,),
+    "times": (int, NoneType),
+    "share": (int, float),
+    "latency_seconds": (int, float),
+    "status": (int, NoneType),
+    "code": (int,),
+    "message": (str,),
+    "body": (str, NoneType),
+    "headers": (dict,),
+    "drop_connection": (bool,),
+    "truncate": (bool,),
+    "ignore_filters": (bool,),
+    "has_more_page": (bool, NoneType),
+    "empty_page": (bool,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +69,16 @@ class Fault:
         """Build a fault from decoded JSON.
 
         Raises:
-            ValueError: a key that no fault has, or no `path`.
+            ValueError: no `path`, a key that no fault has, or a value of the wrong kind.
         """
-        unknown = set(values) - {known.name for known in fields(cls)}
-        if unknown or "path" not in values:
-            raise ValueError(f"a fault needs a path and has no {sorted(unknown)}")
-        return cls(**values)  # type: ignore[arg-type]  # a person's input for a test bench
+        if "path" not in values:
+            raise ValueError("a fault needs a path")
+        for name, value in values.items():
+            if name not in _KINDS:
+                raise ValueError(f"a fault has no {name}")
+            if not isinstance(value, _KINDS[name]):
+                raise ValueError(f"{name} cannot be {value!r}")  # noqa: TRY004 -- a person's mistake
+        return cls(**values)  # type: ignore[arg-type]  # each value was checked above
 
     def matches(self, method: str, path: str, query: Mapping[str, str]) -> bool:
         """Tell whether a request is of the kind this fault is about."""
@@ -107,9 +132,7 @@ class Faults:
                 if not fault.matches(method, path, query):
                     continue
                 armed.seen += 1
-                is_due = armed.seen > fault.after and (
-                    fault.times is None or armed.seen <= fault.after + fault.times
-                )
+                is_due = armed.seen > fault.after and (fault.times is None or armed.seen <= fault.after + fault.times)
                 if is_due and (fault.share >= 1 or self._random.random() < fault.share):
                     struck.append(fault)
         return struck

@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import partial
 from random import Random
 
-from simulator.catalogue import Catalogue
+from simulator.catalogue import Catalogue, NoSuchItem
 from simulator.products import ProductInventor
 
 
@@ -23,13 +23,19 @@ class Editor:
         self._inventor = ProductInventor(self._random)
 
     def step(self) -> str:
-        """Make one change and say in a word what it was. Creations keep up with deletions."""
+        """Make one change and say in a word what it was. Creations keep up with deletions.
+
+        `missed`: another thread deleted the item first.
+        """
         if not len(self._catalogue):
             return self._create()
         kinds = (self._reprice, self._count_stock, self._describe, self._sell, self._toggle)
         other_kinds = (self._rename, self._create, self._delete)
         step = self._random.choices((*kinds, *other_kinds), weights=(40, 15, 14, 16, 4, 3, 4, 4))[0]
-        return step()
+        try:
+            return step()
+        except NoSuchItem:
+            return "missed"
 
     def run(self, stop: threading.Event, *, per_second: float) -> int:
         """Make changes at a steady rate until `stop` is set; return how many."""

@@ -41,11 +41,7 @@ class RequestLog:
         """Return the requests whose path matches the glob, and whose status is `status` if given."""
         with self._lock:
             requests = list(self._requests)
-        return [
-            request
-            for request in requests
-            if fnmatchcase(request.path, path) and status in (None, request.status)
-        ]
+        return [request for request in requests if fnmatchcase(request.path, path) and status in (None, request.status)]
 
     def count(self, path: str = "*", *, status: int | None = None) -> int:
         """Count what `all` would return."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Concatenate, NoReturn, ParamSpec
 
 import click
+from rich.console import Console
 
 from processors import logs
 from processors.errors import ConfigurationError
@@ -28,8 +33,7 @@ def _with_settings(*required: str, process: str) -> Callable[[Callable[Concatena
             try:
                 settings = Settings.load(*required)
             except ConfigurationError as error:
-                click.echo(str(error), err=True)
-                sys.exit(2)
+                _stop(str(error), 2)
             logs.configure(settings.log_format, settings.log_level, process=process)
             command(settings, *args, **kwargs)
 
@@ -55,8 +59,7 @@ def migrate(settings: Settings) -> None:
     try:
         schema.migrate(settings.database_url or "")
     except psycopg.Error as error:
-        click.echo(f"migrate failed, nothing was changed: {error}", err=True)
-        sys.exit(1)
+        _stop(f"migrate failed, nothing was changed: {error}", 1)
     click.echo("The database is up to date.")
 
 
@@ -76,3 +79,51 @@ def clock(settings: Settings) -> None:
     from processors.runtime import processes  # noqa: PLC0415
 
     processes.run_clock(settings)
+
+
+@main.command()
+@click.option("--items", default=1_000, show_default=True, help="Size of the simulated catalogue.")
+def demo(items: int) -> None:
+    """Show everything on one machine, with a simulated Zoho; nothing is left behind."""
+    try:
+        port = Settings.load().port
+    except ConfigurationError as error:
+        _stop(str(error), 2)
+    _on_this_machine(lambda console: _local("demo").run(items=items, port=port, console=console))
+
+
+@main.command()
+def dev() -> None:
+    """Run the Procfile's processes against your own Zoho; settings may stand in a file named .env."""
+    dot_env = Path(".env")
+    try:
+        if dot_env.exists():
+            from honcho import environ  # noqa: PLC0415 - an extra, which only `demo` and `dev` need
+
+            os.environ |= {**environ.parse(dot_env.read_text("utf-8")), **os.environ}
+        settings = Settings.load("ZOHO_WEBHOOK_SECRETS", "ZOHO_ORGANIZATION_ID")
+    except ConfigurationError as error:
+        _stop(str(error), 2)
+    _on_this_machine(lambda console: _local("dev").run(settings, console))
+
+
+def _local(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"processors.runtime.{name}")
+    except ImportError as error:
+        _stop(f"this command needs more than a deployment does: pip install 'zoho-mirror[local]' ({error})", 1)
+
+
+def _on_this_machine(run: Callable[[Console], int]) -> None:
+    from processors.runtime.local import LocalServerError  # noqa: PLC0415
+    from processors.runtime.procfile import NotStarted  # noqa: PLC0415
+
+    try:
+        sys.exit(run(Console()))
+    except (NotStarted, LocalServerError) as error:
+        _stop(str(error), 1)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(code)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from processors.store import api_calls, timetable
 from processors.store.api_calls import Usage
 from processors.store.database import Connection, only_row
+from processors.store.products import Changes, Source
 from processors.store.queries import Queries
 
 LAG_WINDOW = timedelta(minutes=15)
@@ -87,3 +88,29 @@ def overview(connection: Connection) -> Overview:
 def schema_is_there(connection: Connection) -> bool:
     """Tell whether `migrate` ran on this database."""
     return bool(only_row(connection.execute(_queries.schema_is_there))["is_there"])
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedChange:
+    """One row of `product_changes`, with the name the product has now and what its event came to."""
+
+    id: int
+    item_id: str
+    changed_at: datetime
+    source: Source
+    changes: Changes
+    name: str | None
+    outcome: str | None
+    lag: timedelta | None
+    """From the receipt of its delivery to this change."""
+
+
+def newest_change(connection: Connection) -> int:
+    """Return the id of the newest change, 0 without one."""
+    return int(only_row(connection.execute(_queries.newest_change))["id"])
+
+
+def changes_after(connection: Connection, change_id: int, *, most: int) -> list[AppliedChange]:
+    """Return the changes applied after `change_id`, the oldest first."""
+    rows = connection.execute(_queries.changes_after, {"id": change_id, "most": most})
+    return [AppliedChange(**row) for row in rows]

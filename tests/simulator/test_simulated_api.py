@@ -108,9 +108,7 @@ def test_pages_are_live_so_an_edit_moves_items_between_them(
     assert unread["item_id"] not in {item["item_id"] for item in second}
 
 
-def test_the_modified_filter_and_its_search_criteria(
-    client: httpx.Client, zoho: Zoho, clock: ManualClock
-) -> None:
+def test_the_modified_filter_and_its_search_criteria(client: httpx.Client, zoho: Zoho, clock: ManualClock) -> None:
     moment = zoho_time(clock())
     clock.advance()
     item = zoho.catalogue.create("Newest", rate=Decimal("360.00"))
@@ -226,9 +224,7 @@ def test_a_token_opens_only_what_its_scopes_name(client: httpx.Client, zoho: Zoh
     assert _refusal(client.get(f"{API}organizations")) == (401, 57)
 
 
-def test_the_hundred_and_first_request_of_a_minute_is_refused(
-    client: httpx.Client, clock: ManualClock
-) -> None:
+def test_the_hundred_and_first_request_of_a_minute_is_refused(client: httpx.Client, clock: ManualClock) -> None:
     for _ in range(100):
         assert client.get(f"{API}organizations").status_code == 200
         clock.advance(timedelta(milliseconds=500))
@@ -252,9 +248,7 @@ def test_whoever_keeps_calling_while_blocked_stays_blocked(
     assert client.get(f"{API}organizations").status_code == 200
 
 
-def test_the_days_budget_ends_with_the_organisations_day(
-    client: httpx.Client, zoho: Zoho, clock: ManualClock
-) -> None:
+def test_the_days_budget_ends_with_the_organisations_day(client: httpx.Client, zoho: Zoho, clock: ManualClock) -> None:
     zoho.limits.per_day = 2
     zoho.limits.retry_after_seconds = 60
     for _ in range(2):

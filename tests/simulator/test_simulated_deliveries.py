@@ -52,9 +52,7 @@ class Receiver:
         return self.answer(request)
 
     def prices(self) -> list[str]:
-        return [
-            str(json.loads(request.content, parse_float=Decimal)["item"]["rate"]) for request in self.requests
-        ]
+        return [str(json.loads(request.content, parse_float=Decimal)["item"]["rate"]) for request in self.requests]
 
 
 @pytest.fixture
@@ -94,9 +92,7 @@ def test_created_edited_and_deleted_go_to_their_rules_paths(zoho: Zoho, receiver
     assert json.loads(receiver.requests[2].content) == {"item": {"item_id": item.item_id}}
 
 
-def test_a_silent_edit_and_a_stock_movement_deliver_nothing(
-    zoho: Zoho, receiver: Receiver, item_id: str
-) -> None:
+def test_a_silent_edit_and_a_stock_movement_deliver_nothing(zoho: Zoho, receiver: Receiver, item_id: str) -> None:
     zoho.catalogue.edit(item_id, webhook=False, name="Cup")
     zoho.catalogue.adjust_stock(item_id, Decimal(1))
     zoho.deliveries.drain()
@@ -194,9 +190,7 @@ def test_the_other_envelopes(zoho: Zoho, receiver: Receiver, item_id: str) -> No
 def test_an_unsecured_webhook_is_unsigned_and_a_rule_may_add_headers(
     zoho: Zoho, receiver: Receiver, item_id: str
 ) -> None:
-    zoho.deliveries.rules = [
-        replace(CHANGED_RULE, secret=None, headers=(("X-Static", "token"),), method="PUT")
-    ]
+    zoho.deliveries.rules = [replace(CHANGED_RULE, secret=None, headers=(("X-Static", "token"),), method="PUT")]
     zoho.catalogue.edit(item_id, name="Cup")
     zoho.deliveries.drain()
     (request,) = receiver.requests

@@ -63,9 +63,7 @@ def test_a_refresh_gives_an_access_token_and_no_refresh_token(client: httpx.Clie
         ({"grant_type": "password"}, "unsupported_grant_type"),
     ],
 )
-def test_a_refusal_comes_with_http_200(
-    client: httpx.Client, zoho: Zoho, changes: dict[str, str], error: str
-) -> None:
+def test_a_refusal_comes_with_http_200(client: httpx.Client, zoho: Zoho, changes: dict[str, str], error: str) -> None:
     response = _refresh(client, **changes)
     assert (response.status_code, response.json()) == (200, {"error": error})
     assert (zoho.tokens.calls, zoho.token_refreshes) == (1, 0)
@@ -129,9 +127,7 @@ def test_a_rejected_consent_leads_back_with_an_error(client: httpx.Client) -> No
         "state": "s",
         "decision": "reject",
     }
-    assert client.post("/oauth/v2/auth", data=form).headers["Location"] == (
-        f"{CALLBACK}?error=access_denied&state=s"
-    )
+    assert client.post("/oauth/v2/auth", data=form).headers["Location"] == (f"{CALLBACK}?error=access_denied&state=s")
 
 
 @pytest.mark.parametrize("missing", ["client_id", "redirect_uri", "scope"])
@@ -180,9 +176,7 @@ def test_the_thirty_first_access_token_ends_the_first(client: httpx.Client, zoho
 
 def test_a_revoked_refresh_token_takes_its_access_tokens_along(client: httpx.Client, zoho: Zoho) -> None:
     token = _refresh(client).json()["access_token"]
-    assert client.post("/oauth/v2/token/revoke", params={"token": REFRESH_TOKEN}).json() == {
-        "status": "success"
-    }
+    assert client.post("/oauth/v2/token/revoke", params={"token": REFRESH_TOKEN}).json() == {"status": "success"}
     assert zoho.tokens.scopes_of(token) is None
     assert _refresh(client).json() == {"error": "invalid_code"}
     assert "error" in client.post("/oauth/v2/token/revoke", data={"token": REFRESH_TOKEN}).json()

@@ -142,6 +142,7 @@ def test_the_controls_edit_count_and_disturb() -> None:
         ("edits", '{"count": "many"}', 400),
         ("faults", '{"path": "*", "colour": "red"}', 400),
         ("faults", '{"status": 500}', 400),
+        ("faults", '{"path": "*", "latency_seconds": "long"}', 400),
     ],
 )
 def test_a_control_that_makes_no_sense_says_so(path: str, body: str, status: int) -> None:

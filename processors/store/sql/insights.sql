@@ -38,3 +38,17 @@ SELECT refresh_token IS NOT NULL AS has_refresh_token, access_token_expires_at, 
 
 -- name: schema_is_there
 SELECT to_regclass('events') IS NOT NULL AND to_regclass('products') IS NOT NULL AS is_there;
+
+-- name: newest_change
+SELECT coalesce(max(id), 0) AS id FROM product_changes;
+
+-- name: changes_after
+-- Applied changes in the order they were applied, with the product's name and the event that caused each.
+SELECT change.id, change.item_id, change.changed_at, change.source, change.changes, product.name, event.outcome,
+       event.processed_at - event.received_at AS lag
+  FROM product_changes AS change
+  LEFT JOIN products AS product ON product.zoho_item_id = change.item_id
+  LEFT JOIN events AS event ON event.id = change.event_id
+ WHERE change.id > %(id)s
+ ORDER BY change.id
+ LIMIT %(most)s;

@@ -1,0 +1,51 @@
+# `make help` says what there is. Everything needs Python 3.11+ and a package registry, and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types contracts format bench requirements clean
+
+help:  ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+demo: $(READY)  ## Everything on this machine, with a simulated Zoho; Ctrl-C stops it (PORT=8000)
+	@$(BIN)/python -m processors demo
+
+test: $(READY)  ## All tests, on embedded Postgres and Redis
+	@$(BIN)/python -m pytest
+
+check: lint types contracts test  ## Lint, types, import contracts, tests
+
+lint: $(READY)  ## Style and common mistakes
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy, strict
+	@$(BIN)/mypy
+
+contracts: $(READY)  ## Who may import whom
+	@$(BIN)/lint-imports --no-cache
+
+format: $(READY)  ## Put the code into its form
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+bench: $(READY)  ## Speed, as ratios against floors measured in the same run; a few minutes
+	@$(BIN)/python -m tests.benchmarks
+
+requirements: $(READY)  ## Pin all dependencies anew, with hashes, for every Python from 3.11
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" pyproject.toml -o requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" --constraints requirements.txt --extra local --extra test --extra check pyproject.toml -o requirements-dev.txt
+
+clean:  ## Remove what was installed and generated here
+	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .ruff_cache

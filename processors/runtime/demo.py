@@ -1,0 +1,230 @@
+"""Everything on one machine: embedded Postgres and Redis, a simulated Zoho, and the Procfile's processes.
+
+What is shown is read from the tables that any application reads; nothing is told by the processes themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import simulator
+from cryptography.fernet import Fernet
+from rich.console import Console
+from rich.text import Text
+
+from processors.runtime import procfile
+from processors.runtime.local import LocalPostgres, LocalRedis
+from processors.store import database
+from processors.store.database import AWAY, Pool
+from processors.store.products import Changes
+from processors.workflows import insights
+from processors.workflows.insights import AppliedChange, Overview
+
+_EDITS_PER_SECOND = 2.0
+_LOOK_SECONDS = 0.5
+_SUMMARY_SECONDS = 5.0
+_READY_SECONDS = 60.0
+_CHANGES_SHOWN = 6
+_LAST_LOG_LINES = 25
+
+_COLOURS = {"created": "green", "updated": "cyan", "tombstoned": "red"}
+
+
+def run(*, items: int, port: int, console: Console) -> int:
+    """Run the demo until Ctrl-C or SIGTERM; return the exit code.
+
+    Raises:
+        NotStarted: the port is taken, or a process did not come up.
+    """
+    procfile.require_free_port(port)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoho-mirror-demo-")))
+        console.print("Starting Postgres and Redis, embedded and for this demo only …")
+        postgres = stack.enter_context(LocalPostgres())
+        redis = stack.enter_context(LocalRedis())
+        database_url = postgres.create_database("mirror")
+        zoho = simulator.Zoho(simulator.Catalogue.generate(items))
+        zoho_url = stack.enter_context(simulator.serve(zoho))
+        env = _environment(database_url, redis.url, zoho_url, port)
+        procfile.release(env)
+        console.print("Starting web, worker and clock from the Procfile …")
+        log_path = directory / "processes.log"
+        processes = stack.enter_context(procfile.running(env, stack.enter_context(log_path.open("wb"))))
+        web_url = f"http://127.0.0.1:{port}"
+        if not _wait_until_ready(web_url, processes, stop):
+            if stop.is_set():
+                return 0
+            message = f"the processes did not come up:\n{_tail(log_path)}"
+            raise procfile.NotStarted(message)
+        pool = stack.enter_context(database.sync_pool(database_url, size=1, name="demo"))
+        _print_addresses(console, web_url, zoho_url, database_url, log_path, items)
+        zoho.deliveries.base_url = web_url
+        with _life(zoho, stop):
+            code = _watch(pool, zoho, processes, stop, console)
+        if code:
+            console.print(f"[red]A process ended by itself; the last lines of the log:[/]\n{_tail(log_path)}")
+        console.print("Stopping …")
+    console.print("Everything is stopped; nothing is left behind.")
+    return code
+
+
+def _environment(database_url: str, redis_url: str, zoho_url: str, port: int) -> dict[str, str]:
+    return procfile.environment(
+        DATABASE_URL=database_url,
+        REDIS_URL=redis_url,
+        PORT=str(port),
+        ZOHO_ACCOUNTS_URL=zoho_url,
+        ZOHO_API_URL=zoho_url,
+        ZOHO_ORGANIZATION_ID=simulator.ORGANIZATION_ID,
+        ZOHO_CLIENT_ID=simulator.CLIENT_ID,
+        ZOHO_CLIENT_SECRET=simulator.CLIENT_SECRET,
+        ZOHO_REFRESH_TOKEN=simulator.REFRESH_TOKEN,
+        ZOHO_WEBHOOK_SECRETS=simulator.WEBHOOK_SECRET,
+        ENCRYPTION_KEYS=Fernet.generate_key().decode(),
+        SESSION_SECRET=Fernet.generate_key().decode(),
+        LOG_FORMAT=os.environ.get("LOG_FORMAT", "console"),
+        # Whatever this machine is set up for otherwise must not reach into the demo.
+        WEBHOOK_ALLOWED_NETWORKS="",
+        TRUSTED_PROXIES="0",
+        SENTRY_DSN="",
+        ALERT_WEBHOOK_URL="",
+    )
+
+
+def _wait_until_ready(web_url: str, processes: subprocess.Popen[bytes], stop: threading.Event) -> bool:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline and processes.poll() is None and not stop.wait(0.1):
+        try:
+            if httpx.get(f"{web_url}/health/ready", timeout=2).json()["status"] == "ok":
+                return True
+        except httpx.HTTPError:
+            continue
+    return False
+
+
+@contextmanager
+def _life(zoho: simulator.Zoho, stop: threading.Event) -> Iterator[None]:
+    """Announce the whole catalogue once, as after a first import; then let the shop work."""
+
+    def announce() -> None:
+        for item in zoho.catalogue.all():
+            if stop.is_set():
+                return
+            zoho.deliveries.fire(simulator.ItemEvent.CREATED, item)
+
+    # Zoho promises neither order nor a single delivery, so the demo has its share of both.
+    zoho.deliveries.disturb(
+        simulator.DeliveryFault("repeated", share=0.08),
+        simulator.DeliveryFault("reordered", share=0.08, delay=timedelta(seconds=1.5)),
+    )
+    announcer = threading.Thread(target=announce, daemon=True)
+    announcer.start()
+    with simulator.Editor(zoho.catalogue, seed=7).at_work(per_second=_EDITS_PER_SECOND):
+        yield
+    announcer.join()
+
+
+def _watch(
+    pool: Pool,
+    zoho: simulator.Zoho,
+    processes: subprocess.Popen[bytes],
+    stop: threading.Event,
+    console: Console,
+) -> int:
+    """Show changes as they are applied, and a summary now and then; return 1 if the processes ended by themselves."""
+    last_change, next_summary = 0, time.monotonic() + 1
+    while not stop.wait(_LOOK_SECONDS):
+        if processes.poll() is not None:
+            return 1
+        try:
+            with pool.connection() as connection:
+                changes = insights.changes_after(connection, last_change, most=1_000)
+                overview = insights.overview(connection) if time.monotonic() >= next_summary else None
+        except AWAY as error:
+            console.print(f"[red]Postgres does not answer: {error}[/]")
+            continue
+        for change in changes[:_CHANGES_SHOWN]:
+            console.print(_change_line(change), overflow="ellipsis", no_wrap=True)
+        if len(changes) > _CHANGES_SHOWN:
+            console.print(f"          … and {len(changes) - _CHANGES_SHOWN:,} more", style="dim")
+        last_change = changes[-1].id if changes else last_change
+        if overview:
+            console.print(_summary(overview, zoho), style="bold", highlight=False)
+            next_summary = time.monotonic() + _SUMMARY_SECONDS
+    return 0
+
+
+def _print_addresses(
+    console: Console, web_url: str, zoho_url: str, database_url: str, log_path: Path, items: int
+) -> None:
+    console.print(f"\n[bold]zoho-mirror demo[/]: {items:,} items in a simulated Zoho. Ctrl-C stops everything.\n")
+    for name, value in (
+        ("ready", f"{web_url}/health/ready"),
+        ("metrics", f"{web_url}/metrics"),
+        ("webhooks", f"{web_url}/webhooks/zoho/items"),
+        ("simulated Zoho", f"{zoho_url}/simulator/state"),
+        ("database", database_url),
+        ("process logs", str(log_path)),
+    ):
+        console.print(f"  {name:<15} {value}", highlight=False, soft_wrap=True)
+    console.print()
+
+
+def _change_line(change: AppliedChange) -> Text:
+    outcome = change.outcome or change.source
+    lag = f"{change.lag / timedelta(milliseconds=1):5.0f} ms" if change.lag else " " * 8
+    line = Text(f"{change.changed_at:%H:%M:%S}  ")
+    line.append(f"{outcome:<10}", _COLOURS.get(outcome, ""))
+    line.append(f" {lag}  {_short(change.name or change.item_id, 28):<28}  ")
+    line.append(_told(change.changes, is_new=outcome == "created"), "dim")
+    return line
+
+
+def _told(changes: Changes, *, is_new: bool) -> str:
+    if "deleted_at" in changes:
+        return "deleted in Zoho" if changes["deleted_at"][1] else "back in Zoho"
+    if is_new:
+        price, stock = changes.get("price", (None, None))[1], changes.get("stock_on_hand", (None, None))[1]
+        return f"price {price if price is not None else '–'}, stock {stock if stock is not None else 'not tracked'}"
+    return ", ".join(
+        f"{column} {_short(old)} → {_short(new)}" for column, (old, new) in changes.items() if column != "stock_quantity"
+    )
+
+
+def _short(value: object, longest: int = 20) -> str:
+    text = "–" if value is None else str(value)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _summary(overview: Overview, zoho: simulator.Zoho) -> str:
+    outcomes: dict[str, int] = {}
+    for count in overview.events:
+        if count.outcome:
+            outcomes[count.outcome] = outcomes.get(count.outcome, 0) + count.count
+    unfinished = sum(e.count for e in overview.events if e.state in ("recorded", "queued", "processing"))
+    dead = sum(e.count for e in overview.events if e.state == "dead")
+    live = overview.products["active"] + overview.products["inactive"]
+    lags = [f"{seconds * 1000:.0f}" for seconds in overview.lag.quantiles]
+    told = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items(), key=lambda pair: -pair[1]))
+    return (
+        f"── {live:,} products (Zoho has {len(zoho.catalogue):,}) · {unfinished:,} events unfinished, {dead:,} dead"
+        f" · {overview.api_usage.day:,} Zoho calls\n"
+        f"   {told or 'nothing finished yet'} · receipt to row p50/p95/p99 {'/'.join(lags) or '–'} ms"
+    )
+
+
+def _tail(log_path: Path) -> str:
+    return "\n".join(log_path.read_text("utf-8", "replace").splitlines()[-_LAST_LOG_LINES:])
