@@ -36,7 +36,8 @@ ALTER TABLE products
     ADD COLUMN IF NOT EXISTS updated_at timestamptz NOT NULL DEFAULT now();
 
 -- An operator, or a shop, looks a product up by its SKU.
-CREATE INDEX IF NOT EXISTS products_sku ON products (sku) WHERE sku IS NOT NULL;
+-- Hashed: a B-tree would refuse a row whose SKU is absurdly long.
+CREATE INDEX IF NOT EXISTS products_sku ON products USING hash (sku) WHERE sku IS NOT NULL;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- events: the inbox. A delivery is committed here before Zoho gets its 2xx; Redis only carries the id.
@@ -88,8 +89,9 @@ CREATE INDEX IF NOT EXISTS events_unfinished ON events (needs_fetch, claimable_a
     WHERE state IN ('recorded', 'queued', 'processing');
 -- The timeline of one item, and other events that wait for the same fetch.
 CREATE INDEX IF NOT EXISTS events_item ON events (item_id, id);
--- Items known to be gone though they have no row (store/sql/inbox.sql, claim_events).
-CREATE INDEX IF NOT EXISTS events_absence ON events (item_id, id) WHERE kind = 'deleted' OR outcome = 'gone';
+-- Items that are, or were, known to be gone (store/sql/inbox.sql, claim_events).
+CREATE INDEX IF NOT EXISTS events_absence ON events (item_id, id)
+    WHERE kind = 'deleted' OR outcome IN ('gone', 'tombstoned');
 -- Counts for metrics and the console.
 CREATE INDEX IF NOT EXISTS events_state_outcome ON events (state, outcome);
 -- Lag of what was finished lately.
@@ -107,13 +109,14 @@ BEGIN
 END $$;
 
 -- How many finished events said that an item is gone. It stands in for the tombstone of an item that has no row: a
--- change that arrives later is checked with Zoho first.
+-- change that arrives later is checked with Zoho first. Of an item that came back it tells that a deletion, which
+-- carries no time, may be the old one once more.
 CREATE OR REPLACE FUNCTION absences_of(an_item_id text) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT count(*)
       FROM events
      WHERE item_id = an_item_id
        AND state = 'processed'
-       AND (kind = 'deleted' OR outcome = 'gone')
+       AND (kind = 'deleted' OR outcome IN ('gone', 'tombstoned'))
 $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
@@ -152,11 +155,16 @@ ALTER TABLE zoho_connection
     -- The token endpoint is left alone until refresh_allowed_at, longer after each refusal in a row.
     ADD COLUMN IF NOT EXISTS refusals integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS refresh_allowed_at timestamptz NOT NULL DEFAULT 'epoch',
-    -- The latest calls to the token endpoint, newest first: Zoho allows 10 in 10 minutes.
-    ADD COLUMN IF NOT EXISTS token_calls timestamptz[] NOT NULL DEFAULT '{}',
     ADD COLUMN IF NOT EXISTS last_error text;
 
 INSERT INTO zoho_connection DEFAULT VALUES ON CONFLICT DO NOTHING;
+
+-- The latest calls to the token endpoint: Zoho allows 10 in 10 minutes. A table of its own, so that a call is on record
+-- before it is made, while the connection's row is locked: a process killed in the middle of it has called all the same.
+CREATE TABLE IF NOT EXISTS token_calls (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+
+ALTER TABLE token_calls
+    ADD COLUMN IF NOT EXISTS ends_at timestamptz NOT NULL;    -- while it is under way: when it will be at the latest
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- api_calls: one row for each call to Zoho's API of the last day or so. It is the quota's memory, for all processes.

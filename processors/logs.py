@@ -27,7 +27,6 @@ def configure(log_format: Literal["json", "console"], level: str, *, process: st
         structlog.stdlib.ExtraAdder(),
         _drop_colours,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _name_process(process),
     ]
     # Local variables in tracebacks would carry tokens and bodies into the log: neither form shows them.
     if log_format == "json":
@@ -38,9 +37,7 @@ def configure(log_format: Literal["json", "console"], level: str, *, process: st
         ]
     else:
         ending = [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
+            structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -50,7 +47,7 @@ def configure(log_format: Literal["json", "console"], level: str, *, process: st
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _name_process(process), *ending],
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(formatter)

@@ -8,11 +8,12 @@ committed together are published together; the answer does not wait for that, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import psycopg
+from psycopg_pool import PoolTimeout
 
 from processors import logs
 from processors.errors import PublishFailed
@@ -55,6 +56,7 @@ class Intake:
         self._to_publish: asyncio.Queue[int | None] = asyncio.Queue()
         self._away_until = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._given_up: set[asyncio.Task[list[Recorded]]] = set()
 
     def start(self) -> None:
         """Begin to work, in the running event loop."""
@@ -98,15 +100,12 @@ class Intake:
         try:
             recorded = await self._commit([waiting.delivery for waiting in batch])
         except InboxUnavailable as error:
-            for waiting in batch:
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(InboxUnavailable(str(error)))
+            _refuse(batch, error)
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one delivery is not to stop the process
             if len(batch) == 1:
                 _log.exception("delivery.not_recorded")
-                if not batch[0].answer.done():
-                    batch[0].answer.set_exception(InboxUnavailable(str(error)))
+                _refuse(batch, error)
                 return
             # One of them cannot be stored; the others must not pay for it.
             for waiting in batch:
@@ -125,17 +124,34 @@ class Intake:
             message = "Postgres failed a moment ago"
             raise InboxUnavailable(message)
         try:
-            async with asyncio.timeout(_COMMIT_SECONDS):
-                try:
-                    return await self._insert(deliveries)
-                except psycopg.OperationalError:
-                    # A connection that was idle while Postgres restarted fails once. Recording is safe to repeat.
-                    return await self._insert(deliveries)
+            return await self._in_time(self._insert_stubbornly(deliveries))
         except (*AWAY, TimeoutError) as error:
             self._away_until = now() + _AWAY_SECONDS
             _log.warning("postgres.lost", deliveries=len(deliveries), error=str(error) or type(error).__name__)
             message = "Postgres is away"
             raise InboxUnavailable(message) from error
+
+    async def _in_time(self, insertion: Coroutine[None, None, list[Recorded]]) -> list[Recorded]:
+        task = asyncio.ensure_future(insertion)
+        done, _ = await asyncio.wait({task}, timeout=_COMMIT_SECONDS)
+        if done:
+            return task.result()
+        # Not waited for, as asyncio.timeout would: psycopg first asks the server to stop, and one that hangs
+        # takes 10 s not to answer that either. Should the rows be committed after all, the relay finds them.
+        task.cancel()
+        self._given_up.add(task)
+        task.add_done_callback(self._given_up.discard)
+        raise TimeoutError
+
+    async def _insert_stubbornly(self, deliveries: Sequence[Delivery]) -> list[Recorded]:
+        try:
+            return await self._insert(deliveries)
+        except PoolTimeout:
+            # Nobody could connect for a while: not worth as long again.
+            raise
+        except psycopg.OperationalError:
+            # A connection that was idle while Postgres restarted fails once. Recording is safe to repeat.
+            return await self._insert(deliveries)
 
     async def _insert(self, deliveries: Sequence[Delivery]) -> list[Recorded]:
         async with self._pool.connection() as connection:
@@ -160,9 +176,15 @@ class Intake:
             _log.warning("events.not_published", count=len(event_ids), error=str(error))
         except AWAY as error:
             _log.warning("postgres.lost", count=len(event_ids), error=str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - nothing that happens here may stop the publishing of others
             # Their rows are committed: the relay hands them over whatever happened here.
             _log.exception("events.not_published", count=len(event_ids))
+
+
+def _refuse(batch: Sequence[_Waiting], error: Exception) -> None:
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(InboxUnavailable(str(error)))
 
 
 async def _take(queue: asyncio.Queue[T | None], most: int) -> list[T | None]:

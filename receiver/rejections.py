@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import psycopg
+
 from processors import logs
 from processors.store import rejections
 from processors.store.database import AWAY, AsyncPool
@@ -33,13 +35,17 @@ class Rejections:
             await self.write()
 
     async def write(self) -> None:
-        """Add what was counted since to Postgres; while it is away the counts are kept."""
+        """Add what was counted since to Postgres; until they are there the counts are kept."""
         if not self._counts:
             return
-        counts, self._counts = self._counts, Counter()
+        counts = Counter(self._counts)
         try:
             async with self._pool.connection() as connection:
                 await rejections.add(connection, counts)
         except AWAY as error:
-            self._counts.update(counts)
             _log.warning("postgres.lost", error=str(error))
+        except psycopg.Error as error:
+            # Before the first migrate there is no such table.
+            _log.warning("rejections.not_written", error=str(error))
+        else:
+            self._counts -= counts

@@ -8,6 +8,7 @@ read becomes a dead event, for a person to look at.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -110,13 +111,15 @@ class Webhooks:
             item_id, _ = payloads.read_item(body, content_type, query)
         except BodyUnreadable as error:
             unreadable = str(error)
+        # As in read_item: where there is no body, the query string says what happened.
+        content = body if body.strip() else query
         return Delivery(
             kind=kind,
             item_id=item_id,
             body=body,
             content_type=content_type,
             query_string=query,
-            fingerprint=hashlib.sha256(kind.encode() + b"\0" + (body or query)).digest(),
+            fingerprint=hashlib.sha256(kind.encode() + b"\0" + content).digest(),
             unreadable=unreadable,
         )
 
@@ -146,15 +149,11 @@ class Webhooks:
             raise DeliveryRejected(401, "signature_absent", message)
         fields: list[signatures.Pair] = []
         if form == "multipart":
-            try:
+            # Zoho may sign the raw body; if it did, the reason is found again, and kept, when the item is read.
+            with contextlib.suppress(BodyUnreadable):
                 fields = payloads.multipart_pairs(body, content_type)
-            except BodyUnreadable:
-                # Zoho may sign the raw body; if it did, the reason is found again, and kept, when the item is read.
-                pass
         secrets = [secret.get_secret_value() for secret in self.settings.zoho_webhook_secrets]
-        if not signatures.verify(
-            signature, secrets, body=body, query=query, form=form, multipart_fields=fields
-        ):
+        if not signatures.verify(signature, secrets, body=body, query=query, form=form, multipart_fields=fields):
             message = f"{signatures.HEADER} does not fit the body under any secret of ZOHO_WEBHOOK_SECRETS"
             raise DeliveryRejected(401, "signature_mismatch", message)
 

@@ -97,7 +97,7 @@ class Catalogue:
 
     def __init__(self, *, clock: Clock = system_clock, organization: Organization | None = None) -> None:
         self.organization = organization or Organization()
-        self._clock = clock
+        self.clock = clock
         self._lock = RLock()
         self._items: dict[str, Item] = {}
         self._deleted: dict[str, Item] = {}
@@ -278,7 +278,7 @@ class Catalogue:
         return found[: query.per_page], len(found) > query.per_page
 
     def _now(self) -> datetime:
-        return self._clock().astimezone(self.organization.time_zone).replace(microsecond=0)
+        return self.clock().astimezone(self.organization.time_zone).replace(microsecond=0)
 
     def _new_id(self) -> str:
         self._next_id += _ITEM_ID_STEP

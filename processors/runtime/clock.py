@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,6 +9,7 @@ from functools import partial
 
 from processors import logs
 from processors.messaging.messages import Publisher
+from processors.runtime.signals import Stop
 from processors.store import timetable
 from processors.store.database import AWAY, Pool
 from processors.workflows import relay, retention
@@ -47,7 +47,7 @@ def jobs(pool: Pool, publisher: Publisher) -> list[Job]:
     ]
 
 
-def run(pool: Pool, timetable_jobs: list[Job], stop: threading.Event) -> None:
+def run(pool: Pool, timetable_jobs: list[Job], stop: Stop) -> None:
     """Run each job in each of its slots that no other clock took, until `stop` is set.
 
     With Postgres away it goes on trying, with one warning at the beginning and one line at the end of the outage.

@@ -6,7 +6,6 @@ What is shown is read from the tables that any application reads; nothing is tol
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import tempfile
 import threading
@@ -24,6 +23,7 @@ from rich.text import Text
 
 from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
+from processors.runtime.signals import Stop, StopSignal
 from processors.store import database
 from processors.store.database import AWAY, Pool
 from processors.store.products import Changes
@@ -47,9 +47,7 @@ def run(*, items: int, port: int, console: Console) -> int:
         NotStarted: the port is taken, or a process did not come up.
     """
     procfile.require_free_port(port)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopSignal()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoho-mirror-demo-")))
         console.print("Starting Postgres and Redis, embedded and for this demo only …")
@@ -104,7 +102,7 @@ def _environment(database_url: str, redis_url: str, zoho_url: str, port: int) ->
     )
 
 
-def _wait_until_ready(web_url: str, processes: subprocess.Popen[bytes], stop: threading.Event) -> bool:
+def _wait_until_ready(web_url: str, processes: subprocess.Popen[bytes], stop: Stop) -> bool:
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline and processes.poll() is None and not stop.wait(0.1):
         try:
@@ -116,7 +114,7 @@ def _wait_until_ready(web_url: str, processes: subprocess.Popen[bytes], stop: th
 
 
 @contextmanager
-def _life(zoho: simulator.Zoho, stop: threading.Event) -> Iterator[None]:
+def _life(zoho: simulator.Zoho, stop: Stop) -> Iterator[None]:
     """Announce the whole catalogue once, as after a first import; then let the shop work."""
 
     def announce() -> None:
@@ -141,7 +139,7 @@ def _watch(
     pool: Pool,
     zoho: simulator.Zoho,
     processes: subprocess.Popen[bytes],
-    stop: threading.Event,
+    stop: Stop,
     console: Console,
 ) -> int:
     """Show changes as they are applied, and a summary now and then; return 1 if the processes ended by themselves."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from rich.console import Console
 
 from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
+from processors.runtime.signals import StopSignal
 from processors.settings import Settings
 
 DIRECTORY = Path(".local")
@@ -26,9 +25,7 @@ def run(settings: Settings, console: Console) -> int:
         NotStarted: the port is taken, or the database could not be prepared.
     """
     procfile.require_free_port(settings.port)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopSignal()
     with ExitStack() as stack:
         database_url, redis_url = settings.database_url, settings.redis_url
         if database_url is None:

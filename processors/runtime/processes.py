@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from processors import logs
 from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
 from processors.runtime import clock, worker
+from processors.runtime.signals import StopSignal
 from processors.settings import Settings
 from processors.store import database, timetable
 from processors.store.database import AWAY, Pool
@@ -36,12 +36,12 @@ _log = logs.get(__name__)
 
 def run_worker(settings: Settings) -> None:
     """Apply events until a signal comes; `settings` name a database and a Redis."""
+    stop = StopSignal()
     # Before the actors are imported: they attach themselves to the broker of the process.
     broker = build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify)
     dramatiq.set_broker(broker)
     from processors.runtime import actors  # noqa: PLC0415
 
-    stop = threading.Event()
     with _pool(settings, size=_WORKER_CONNECTIONS, name="worker") as pool, ZohoClient(pool, settings) as zoho:
         name = timetable.process_name("worker")
         workshop = Workshop(pool, zoho, Publisher(broker), name)
@@ -57,17 +57,15 @@ def run_worker(settings: Settings) -> None:
             ),
         ]
         beside = [partial(run_relay, grace=relay.WORKER_GRACE) for run_relay in relays]
-        with _beating(pool, name, "worker"), _repeating(beside, relay.WORKER_EVERY.total_seconds(), stop):
+        with _beating(pool, name, "worker"), _repeating(beside, relay.WORKER_EVERY.total_seconds()):
             _log.info("process.started", worker=name)
-            worker.run_worker(broker, threads=EVENT_THREADS, fetch_threads=FETCH_THREADS)
+            worker.run_worker(broker, threads=EVENT_THREADS, fetch_threads=FETCH_THREADS, stop=stop)
         _log.info("process.stopped", worker=name)
 
 
 def run_clock(settings: Settings) -> None:
     """Run the timetable until a signal comes; `settings` name a database and a Redis."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopSignal()
     publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
     with _pool(settings, size=_CLOCK_CONNECTIONS, name="clock") as pool:
         name = timetable.process_name("clock")
@@ -95,15 +93,16 @@ def _beating(pool: Pool, name: str, role: str) -> Iterator[None]:
         with pool.connection() as connection:
             timetable.beat(connection, name, role)
 
-    with _repeating([beat], timetable.BEAT_EVERY.total_seconds(), threading.Event()):
+    with _repeating([beat], timetable.BEAT_EVERY.total_seconds()):
         yield
     with contextlib.suppress(*AWAY), pool.connection(timeout=1) as connection:
         timetable.leave(connection, name)
 
 
 @contextlib.contextmanager
-def _repeating(works: Sequence[Callable[[], object]], every_seconds: float, stop: threading.Event) -> Iterator[None]:
+def _repeating(works: Sequence[Callable[[], object]], every_seconds: float) -> Iterator[None]:
     """Run each of `works` in a thread of its own, again and again until the block ends."""
+    stop = threading.Event()
 
     def repeat(work: Callable[[], object]) -> None:
         while not stop.is_set():

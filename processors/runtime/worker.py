@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from datetime import timedelta
 import dramatiq
 
 from processors.messaging.messages import EVENTS_QUEUE, FETCHES_QUEUE
+from processors.runtime.signals import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +36,15 @@ def run_worker(
     *,
     threads: int,
     fetch_threads: int,
-    stop: threading.Event | None = None,
+    stop: Stop,
     shutdown_limit: timedelta = SHUTDOWN_LIMIT,
 ) -> None:
-    """Work until SIGTERM or SIGINT comes, or `stop` is set; then let running actors finish, and return.
+    """Work until `stop` says so; then let running actors finish, and return.
 
     Import the actors first. `threads` of them work on the queue `events` and `fetch_threads` others on `fetches`, so
     that waiting for Zoho never takes a thread from work that needs only the database. Actors that are still running
     after `shutdown_limit` are abandoned: their messages are delivered again, to another worker after 15 s. Redis may be
-    away at any time, also at the start. Signals are heeded only when called from the main thread, and further ones are
-    ignored while the worker stops and after it returned. Call it once per broker.
+    away at any time, also at the start. Call it once per broker.
 
     Raises:
         WorkerThreadDied: after an orderly stop.
@@ -54,8 +52,6 @@ def run_worker(
     undeclared = {EVENTS_QUEUE, FETCHES_QUEUE} - broker.get_declared_queues()
     if undeclared:
         raise RuntimeError(f"no actor is declared for {', '.join(sorted(undeclared))}: import the actors first")
-    stop = stop or threading.Event()
-    signals = _signals_received()
     broker.emit_after("process_boot")  # Dramatiq's command line would do it; it starts TimeLimit
     workers = [
         dramatiq.Worker(broker, queues={EVENTS_QUEUE}, worker_threads=threads),
@@ -66,25 +62,12 @@ def run_worker(
             worker.start()
     logger.info("worker started: %d threads for events, %d for fetches", threads, fetch_threads)
     dead: list[str] = []
-    while not stop.is_set() and not dead:
-        with contextlib.suppress(queue.Empty):
-            logger.info("received %s, stopping", signals.get(timeout=_WATCH_SECONDS).name)
-            break
+    while not dead and not stop.wait(_WATCH_SECONDS):
         dead = _dead_threads(workers)
     _stop(workers, shutdown_limit)
     broker.close()
     if dead:
         raise WorkerThreadDied(", ".join(dead))
-
-
-def _signals_received() -> queue.SimpleQueue[signal.Signals]:
-    # A handler may run between any two instructions of the main thread, and setting an Event that this thread is about
-    # to wait for would deadlock. SimpleQueue.put is made for such places.
-    received: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: received.put(signal.Signals(number)))
-    return received
 
 
 def _dead_threads(workers: list[dramatiq.Worker]) -> list[str]:

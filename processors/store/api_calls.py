@@ -70,6 +70,7 @@ def finish(connection: Connection, call_id: int, *, status: int | None, code: in
 
 def close_gate(
     connection: Connection,
+    call_id: int,
     reason: str,
     *,
     wait: timedelta,
@@ -77,17 +78,23 @@ def close_gate(
     told: timedelta | None,
     until_midnight: bool,
 ) -> timedelta:
-    """Let no process call for a while, and return for how long; `told` is a Retry-After."""
-    cursor = connection.execute(
-        _queries.close_gate,
-        {
-            "reason": reason,
-            "wait": wait,
-            "longest_wait": longest_wait,
-            "told": told,
-            "until_midnight": until_midnight,
-        },
-    )
+    """Let no process call for a while because of this call's answer, and return for how long.
+
+    `told` is a Retry-After.
+    """
+    with connection.transaction():
+        connection.execute(_queries.stand_in_line)
+        cursor = connection.execute(
+            _queries.close_gate,
+            {
+                "call_id": call_id,
+                "reason": reason,
+                "wait": wait,
+                "longest_wait": longest_wait,
+                "told": told,
+                "until_midnight": until_midnight,
+            },
+        )
     closed_for: timedelta = only_row(cursor)["closed_for"]
     return closed_for
 

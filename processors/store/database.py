@@ -21,6 +21,9 @@ AsyncPool = AsyncConnectionPool[AsyncConnection]
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 """What a call raises when Postgres is away, restarting, or refusing connections."""
 
+TOO_LARGE = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex)
+"""Also operational errors in psycopg's order, but about the values: the next try would end the same."""
+
 STATEMENT_TIMEOUT_MS = 10_000
 # One transaction spans a call to Zoho's token endpoint (processors.zoho.oauth), bounded well below this.
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000

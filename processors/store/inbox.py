@@ -105,17 +105,15 @@ async def record(connection: AsyncConnection, deliveries: Sequence[Delivery]) ->
         inserted = await _insert(connection, left)
         found |= inserted
         fresh |= inserted.keys()
-        copies = {"fingerprints": [d.fingerprint for d in left if d.fingerprint not in found]}
-        if not copies["fingerprints"]:
+        copies = [delivery for delivery in left if delivery.fingerprint not in found]
+        if not copies:
             break
-        readable = {"fingerprints": [f for f in copies["fingerprints"] if wanted[f].unreadable is None]}
-        revived = await _by_fingerprint(connection, _queries.revive_dead_events, readable)
+        revived = await _revive(connection, [delivery for delivery in copies if delivery.unreadable is None])
         found |= revived
         fresh |= revived.keys()
-        await connection.execute(
-            _queries.release_fingerprints, {**copies, "duplicate_window": DUPLICATE_WINDOW}
-        )
-        standing = await _by_fingerprint(connection, _queries.find_fingerprints, copies)
+        fingerprints = {"fingerprints": [delivery.fingerprint for delivery in copies]}
+        await connection.execute(_queries.release_fingerprints, {**fingerprints, "duplicate_window": DUPLICATE_WINDOW})
+        standing = await _by_fingerprint(connection, _queries.find_fingerprints, fingerprints)
         found |= {fingerprint: row for fingerprint, row in standing.items() if fingerprint not in found}
     answers = []
     for delivery in deliveries:
@@ -138,6 +136,16 @@ async def _insert(connection: AsyncConnection, deliveries: Sequence[Delivery]) -
         "fingerprint": [delivery.fingerprint for delivery in deliveries],
     }
     return await _by_fingerprint(connection, _queries.record_events, parameters)
+
+
+async def _revive(connection: AsyncConnection, deliveries: Sequence[Delivery]) -> dict[bytes, Row]:
+    parameters = {
+        "fingerprint": [delivery.fingerprint for delivery in deliveries],
+        "item_id": [delivery.item_id for delivery in deliveries],
+        "content_type": [delivery.content_type for delivery in deliveries],
+        "query_string": [delivery.query_string for delivery in deliveries],
+    }
+    return await _by_fingerprint(connection, _queries.revive_dead_events, parameters)
 
 
 async def _by_fingerprint(connection: AsyncConnection, statement: str, parameters: Row) -> dict[bytes, Row]:

@@ -55,7 +55,7 @@ class Current:
     revision: int
     """Of the row; 0 where there is none."""
     absences: int
-    """How many finished events said that the item is gone; counted only where there is no row."""
+    """How many finished events said that the item is gone."""
 
 
 def current_from_row(row: Row) -> Current:
@@ -70,7 +70,7 @@ def current_from_row(row: Row) -> Current:
         raw=row["raw"],
         older_keys={key: datetime.fromtimestamp(seconds, UTC) for key, seconds in row["older_keys"].items()},
     )
-    return Current(product=product, revision=row["revision"], absences=0)
+    return Current(product=product, revision=row["revision"], absences=row["absences"])
 
 
 def differences(old: Product | None, new: Product) -> Changes:

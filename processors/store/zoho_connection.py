@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+import psycopg
+
+from processors.errors import TokenThrottled
 from processors.store.database import Connection, only_row
 from processors.store.queries import Queries
+
+LONGEST_TOKEN_CALL = timedelta(seconds=10)
+"""A call to the token endpoint that was not ended after this long belongs to a process that died."""
 
 _queries = Queries("zoho_connection.sql")
 
@@ -36,8 +42,30 @@ def read(connection: Connection) -> Stored:
 
 
 def lock(connection: Connection) -> None:
-    """Wait for the refresh lock and hold it until the transaction ends."""
-    connection.execute(_queries.lock)
+    """Wait for the refresh lock and hold it until the transaction ends.
+
+    Raises:
+        TokenThrottled: another process has held it for longer than a statement may take.
+    """
+    try:
+        connection.execute(_queries.lock)
+    except psycopg.errors.QueryCanceled:
+        message = "another process has been waiting for the token endpoint for long"
+        raise TokenThrottled(message, LONGEST_TOKEN_CALL) from None
+
+
+def begin_token_call(connection: Connection) -> int:
+    """Note that the token endpoint is being called, and return the note's id.
+
+    `connection` must not be the one whose transaction holds the refresh lock: the note has to outlive that.
+    """
+    call_id: int = only_row(connection.execute(_queries.begin_token_call, {"longest": LONGEST_TOKEN_CALL}))["id"]
+    return call_id
+
+
+def end_token_call(connection: Connection, call_id: int) -> None:
+    """Note that the call is over."""
+    connection.execute(_queries.end_token_call, {"id": call_id})
 
 
 def keep_tokens(
@@ -45,7 +73,7 @@ def keep_tokens(
     *,
     access_token: bytes,
     good_for: timedelta,
-    refresh_token: bytes | None,
+    refresh_token: bytes,
     api_domain: str | None,
 ) -> None:
     """Store what the token endpoint gave."""

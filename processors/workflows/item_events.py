@@ -16,12 +16,13 @@ from time import perf_counter
 from typing import Protocol
 
 import psycopg
+from psycopg.errors import ProgramLimitExceeded, StatementTooComplex
 from structlog.contextvars import bound_contextvars
 
 from processors import logs
 from processors.errors import BodyUnreadable, MustWait, PermanentError, PublishFailed
 from processors.store import inbox
-from processors.store.database import AWAY, Connection, Pool
+from processors.store.database import AWAY, TOO_LARGE, Connection, Pool
 from processors.store.inbox import Event, ItemDecision, Verdict
 from processors.store.products import Current
 from processors.workflows import merging
@@ -148,6 +149,9 @@ def _decide_item(connection: Connection, item_id: str, current: Current, events:
         decision.verdicts.append(verdict)
         if decision.product is not None:
             current = replace(current, product=decision.product)
+        elif verdict.outcome == "gone":
+            # What a later claim would find: a change after it has to be checked with Zoho.
+            current = replace(current, absences=current.absences + 1)
     return decision
 
 
@@ -179,9 +183,9 @@ def _settle(connection: Connection, decisions: Sequence[ItemDecision]) -> tuple[
         return [], set()
     try:
         settled = inbox.settle(connection, decisions)
-    except AWAY:
-        raise
-    except psycopg.Error as error:
+    except Exception as error:
+        if _is_away(error):
+            raise
         if len(decisions) == 1:
             for verdict in decisions[0].verdicts:
                 _fail(connection, verdict.event, error)
@@ -236,9 +240,9 @@ def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: 
                 # A webhook, or another fetch, wrote the row while Zoho answered: what Zoho says of it now may differ.
                 for event in events:
                     _put_off(connection, event, "its product changed while Zoho was asked")
-    except AWAY:
-        raise
-    except Exception as error:  # noqa: BLE001 - each event says what became of it
+    except Exception as error:
+        if _is_away(error):
+            raise
         with shop.pool.connection() as connection:
             for event in events:
                 _fail(connection, event, error)
@@ -268,6 +272,10 @@ def _decide_by_answer(
             current = replace(current, product=decision.product)
 
 
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, AWAY) and not isinstance(error, TOO_LARGE)
+
+
 def _fail(connection: Connection, event: Event, error: Exception) -> None:
     """Decide by the error's class whether the event waits, is tried again, or is dead."""
     match error:
@@ -275,7 +283,7 @@ def _fail(connection: Connection, event: Event, error: Exception) -> None:
             # Jitter: what waited together need not come back together.
             wait = error.retry_after * random.uniform(1.0, 1.2)  # noqa: S311 - no secret depends on it
             _note_failure(connection, event, error, retry_in=max(wait, timedelta(seconds=1)), counts=False)
-        case PermanentError() | BodyUnreadable() | psycopg.DataError():
+        case PermanentError() | BodyUnreadable() | psycopg.DataError() | ProgramLimitExceeded() | StatementTooComplex():
             _note_failure(connection, event, error, retry_in=None, counts=True)
         case _:
             _note_failure(connection, event, error, retry_in=_retry_delay(event.failures), counts=True)

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from processors.errors import ItemUnusable
-from processors.store.products import Changes, Current, Product, differences
+from processors.store.products import Changes, Content, Current, Product, differences
 from processors.zoho import items
 
 Outcome = Literal["created", "updated", "unchanged", "stale", "tombstoned", "gone"]
@@ -48,6 +48,8 @@ class FetchNeeded:
 Decision = Settled | Write | FetchNeeded
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+# A bare date is a day somewhere on Earth: times closer to it than this may be earlier or later.
+_DAY_IN_ANY_ZONE = timedelta(days=2)
 _TWINS = ("_formatted", "_unformatted")
 
 
@@ -59,21 +61,21 @@ def decide_change(current: Current, item_id: str, body: items.Body) -> Decision:
             return FetchNeeded(f"the body lacks {', '.join(body.missing)}")
         if current.absences:
             return FetchNeeded("the item was reported deleted before")
-        return _written(None, item_id, body, modified_at=body.modified_at)
+        return _written(None, item_id, body, modified_at=body.modified_at, was_at=None)
     if _brings_nothing_new(row, body):
         return Settled("stale")
     if row.deleted_at:
         return FetchNeeded("the item is tombstoned here")
     if body.missing:
         return FetchNeeded(f"the body lacks {', '.join(body.missing)}")
-    if body.is_day_only:
+    if _order_is_unsure(row, body):
         if body.fields["last_modified_time"] == row.raw.get("last_modified_time") and body.content == row.content:
             return Settled("unchanged")
-        return FetchNeeded("the body's last_modified_time is a bare date")
+        return FetchNeeded("a last_modified_time is a bare date")
     conflicts = _conflicting_keys(row, body)
     if conflicts:
         return FetchNeeded(f"{', '.join(conflicts)} differ within one second")
-    return _written(row, item_id, body, modified_at=body.modified_at)
+    return _written(row, item_id, body, modified_at=body.modified_at, was_at=row.zoho_last_modified_at)
 
 
 def decide_fetched(current: Current, item_id: str, body: items.Body) -> Settled | Write:
@@ -91,7 +93,11 @@ def decide_fetched(current: Current, item_id: str, body: items.Body) -> Settled 
     modified_at = body.modified_at
     if modified_at is None or (body.is_day_only and known_at is not None and known_at > modified_at):
         modified_at = known_at
-    return _written(row, item_id, body, modified_at=modified_at)
+    if row and known_at and modified_at and known_at > modified_at and _is_day_only(row):
+        # Midnight in UTC was only a stand-in for the time that is known now.
+        older_keys = {key: min(at, modified_at) for key, at in row.older_keys.items()}
+        row = replace(row, zoho_last_modified_at=modified_at, older_keys=older_keys)
+    return _written(row, item_id, body, modified_at=modified_at, was_at=known_at)
 
 
 def decide_absent(current: Current, now: datetime) -> Settled | Write:
@@ -111,6 +117,9 @@ def decide_deleted(current: Current, received_at: datetime) -> Decision:
         return Settled("gone")
     if row.deleted_at:
         return Settled("unchanged")
+    if current.absences:
+        # It came back since. Such bodies carry no time: this may be the old deletion, delivered once more or late.
+        return FetchNeeded("the item was reported deleted before")
     if row.zoho_last_modified_at and row.zoho_last_modified_at > received_at:
         return FetchNeeded("the item was modified after this deletion was reported")
     return _tombstone(row, received_at)
@@ -130,30 +139,51 @@ def _time_of(row: Product, key: str) -> datetime:
 
 def _brings_nothing_new(row: Product, body: items.Body) -> bool:
     said_at, known_at = body.modified_at, row.zoho_last_modified_at
-    if said_at is None or known_at is None or body.is_day_only or said_at >= known_at:
+    if said_at is None or known_at is None or said_at >= known_at:
+        return False
+    if _order_is_unsure(row, body) or _conflicting_keys(row, body):
         return False
     return all(said_at <= _time_of(row, key) for key in items.COLUMNS if key in body.fields)
 
 
+def _is_day_only(row: Product) -> bool:
+    return items.is_bare_date(row.raw.get("last_modified_time"))
+
+
+def _order_is_unsure(row: Product, body: items.Body) -> bool:
+    """Tell whether a bare date, on either side, leaves open which of two values of a key is the newer one."""
+    said_at = body.modified_at
+    if said_at is None or not (body.is_day_only or _is_day_only(row)):
+        return False
+    times = [_time_of(row, key) for key in items.COLUMNS if key in body.fields and key in row.raw]
+    return any(abs(said_at - at) < _DAY_IN_ANY_ZONE for at in times)
+
+
 def _conflicting_keys(row: Product, body: items.Body) -> list[str]:
-    """The mapped keys for which row and body give different values with the same time."""
-    return [
-        key
-        for key, columns in items.COLUMNS.items()
-        if key in body.fields
-        and _time_of(row, key) == body.modified_at
-        and any(getattr(row.content, column) != getattr(body.content, column) for column in columns)
-    ]
+    """Return the mapped keys for which row and body give different values with the same time."""
+    keys = [key for key in items.COLUMNS if key in body.fields and _time_of(row, key) == body.modified_at]
+    if not keys:
+        return []
+    # What the row's body said: of an item that is not tracked any more the column does not show it.
+    known = items.content_of(row.raw)
+    return [key for key in keys if _said(key, row.raw, known) != _said(key, body.fields, body.content)]
 
 
-def _written(row: Product | None, item_id: str, body: items.Body, *, modified_at: datetime | None) -> Settled | Write:
-    """Merge `body`, whose equal times are no conflict any more, into the row."""
+def _said(key: str, fields: items.Fields, content: Content) -> object:
+    columns = items.COLUMNS[key]
+    return [getattr(content, column) for column in columns] if columns else fields[key]
+
+
+def _written(
+    row: Product | None, item_id: str, body: items.Body, *, modified_at: datetime | None, was_at: datetime | None
+) -> Settled | Write:
+    """Merge `body`, whose equal times are no conflict any more, into the row; `was_at` is the time stored there."""
     if row is None:
         product = Product(item_id, body.content, modified_at, None, body.fields, {})
         return Write("created", product, differences(None, product))
     product = _merged(row, body, modified_at or _NEVER)
     changes = differences(row, product)
-    if changes or product.zoho_last_modified_at != row.zoho_last_modified_at:
+    if changes or product.zoho_last_modified_at != was_at:
         return Write("updated", product, changes)
     if len(product.raw) > len(row.raw) or product.older_keys != row.older_keys:
         # The same content in a richer body: kept, but no change of the product.
@@ -190,7 +220,7 @@ def _is_outdated_twin(key: str, taken: Mapping[str, Any]) -> bool:
 
 def _without_former_stock(raw: Mapping[str, Any], times: Mapping[str, datetime]) -> Mapping[str, Any]:
     """Leave out a stock figure from the time before Zoho stopped tracking the item; bodies then lack the key."""
-    if raw.get("track_inventory") in (False, "false") and "stock_on_hand" in raw:
-        if times["stock_on_hand"] < times["track_inventory"]:
-            return {key: value for key, value in raw.items() if key != "stock_on_hand"}
+    is_untracked = raw.get("track_inventory") in (False, "false")
+    if is_untracked and "stock_on_hand" in raw and times["stock_on_hand"] < times["track_inventory"]:
+        return {key: value for key, value in raw.items() if key != "stock_on_hand"}
     return raw

@@ -6,6 +6,7 @@ each.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Self
@@ -28,6 +29,7 @@ _TIMEOUT = httpx.Timeout(20, connect=5)
 _PATIENCE = timedelta(seconds=3)
 _NO_SUCH_RECORD = frozenset({5, 1002})
 _UNAUTHORISED_WAIT = timedelta(minutes=5)
+_UNAUTHORISED = frozenset({14, 57})
 _SUCCESS = 0
 
 
@@ -60,7 +62,9 @@ class ZohoClient:
         Raises:
             WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
         """
-        answer = self._get(f"/items/{quote(item_id, safe='')}", {}, purpose="item")
+        # A lone ".." would be a step up in the address.
+        quoted = quote(item_id, safe="").replace(".", "%2E")
+        answer = self._get(f"/items/{quoted}", {}, purpose="item")
         if answer is None:
             return None
         item = answer.get("item")
@@ -72,11 +76,11 @@ class ZohoClient:
     def _get(self, path: str, params: Mapping[str, str], *, purpose: Purpose) -> Mapping[str, Any] | None:
         token = self._tokens.access_token()
         status, answer = self._call(path, params, token, purpose)
-        if status == httpx.codes.UNAUTHORIZED:
+        if _is_unauthorised(status, answer):
             # Code 14 or 57. Either may mean an old token; the second answer tells.
             token = self._tokens.access_token(rejected=token)
             status, answer = self._call(path, params, token, purpose)
-        if status == httpx.codes.UNAUTHORIZED:
+        if _is_unauthorised(status, answer):
             message = (
                 f"Zoho does not authorise {path} ({_told(status, answer)}): "
                 "check ZOHO_ORGANIZATION_ID, ZOHO_DATA_CENTER and the scopes of the connection"
@@ -95,22 +99,31 @@ class ZohoClient:
                     params={**params, "organization_id": self._settings.zoho_organization_id or ""},
                     headers={"Authorization": f"Zoho-oauthtoken {token.value}"},
                 )
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 message = f"no answer from Zoho for {path}: {error!r}"
                 raise ZohoUnavailable(message) from error
             call.status = response.status_code
             call.retry_after = _retry_after(response)
-            try:
-                answer = read_json(response.content)
-            except BodyUnreadable as error:
-                message = f"Zoho answered {response.status_code} for {path} with something that is not JSON"
-                raise ZohoUnavailable(message) from error
-            if not isinstance(answer, dict):
-                message = f"Zoho answered {response.status_code} for {path} with JSON that is no object"
-                raise ZohoUnavailable(message)
-            call.code = _code(answer)
+            answer = _object(response.content)
+            call.code = _code(answer or {})
         _raise_if_closed(call)
-        return response.status_code, answer
+        if answer is None and response.status_code != httpx.codes.UNAUTHORIZED:
+            message = f"Zoho answered {response.status_code} for {path} with something that is no JSON object"
+            raise ZohoUnavailable(message)
+        return response.status_code, answer or {}
+
+
+def _object(content: bytes) -> Mapping[str, Any] | None:
+    try:
+        answer = read_json(content)
+    except BodyUnreadable:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _is_unauthorised(status: int, answer: Mapping[str, Any]) -> bool:
+    # Integrators saw the codes with 401; nobody documents the pair.
+    return status == httpx.codes.UNAUTHORIZED or _code(answer) in _UNAUTHORISED
 
 
 def _raise_if_closed(call: Call) -> None:
@@ -135,7 +148,7 @@ def _read(path: str, status: int, answer: Mapping[str, Any]) -> Mapping[str, Any
 
 def _code(answer: Mapping[str, Any]) -> int | None:
     code = answer.get("code")
-    if isinstance(code, str) and code.isdecimal():
+    if isinstance(code, str) and re.fullmatch(r"\d{1,9}", code):
         return int(code)
     return code if isinstance(code, int) and abs(code) < 2**31 else None
 
@@ -147,4 +160,4 @@ def _told(status: int, answer: Mapping[str, Any]) -> str:
 def _retry_after(response: httpx.Response) -> timedelta | None:
     """Zoho documents none, but a proxy may send one; a date form is ignored."""
     seconds = response.headers.get("Retry-After", "")
-    return timedelta(seconds=min(int(seconds), 86_400)) if seconds.isdecimal() else None
+    return timedelta(seconds=min(int(seconds), 86_400)) if re.fullmatch(r"\d{1,9}", seconds) else None

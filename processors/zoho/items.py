@@ -31,16 +31,26 @@ NEEDED: Final = ("name", "status", "last_modified_time", "rate")
 # Beyond these a number is no price and no quantity, and would only cost room: numeric would take 131,072 digits.
 _LARGEST_EXPONENT = 18
 _SMALLEST_EXPONENT = -12
-# Postgres refuses a number of more digits inside jsonb; such a one is kept as text.
-_LARGEST_JSON_EXPONENT = 1_000
+# Postgres refuses a number of many more digits inside jsonb; such a one is kept as text.
+_MOST_JSON_DIGITS = 1_000
+# What is nested more deeply could be read here and yet be too deep for whoever reads or writes it further down a stack.
+_DEEPEST_NESTING = 100
+_TOO_DEEP = "the body is nested too deeply to be an item"
 _INT32 = range(-(2**31), 2**31)
 _ITEM_ID = re.compile(r"[^\s/?#%\\\x00-\x1f\x7f]{1,64}")
 _BARE_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}\s*")
+# Zoho's formatted twins write thousands with commas, in India 1,23,456.50; "12,50" is no such number.
+_GROUPED_NUMBER = re.compile(r"[+-]?\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?")
 
 
 def _number(text: str) -> Decimal | str:
-    value = Decimal(text)
-    return value if abs(value.adjusted()) <= _LARGEST_JSON_EXPONENT else text
+    try:
+        value = Decimal(text)
+    except ArithmeticError:
+        # An exponent beyond what Decimal can hold.
+        return text
+    is_short = len(text) <= _MOST_JSON_DIGITS and abs(value.adjusted()) <= _MOST_JSON_DIGITS
+    return value if is_short else text
 
 
 _decode: Callable[[bytes | str], Any] = msgspec.json.Decoder(float_hook=_number).decode
@@ -55,13 +65,25 @@ def read_json(text: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
     try:
         value = _decode(text)
     except RecursionError:
-        message = "the body is nested too deeply to be an item"
-        raise BodyUnreadable(message) from None
+        raise BodyUnreadable(_TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         value = _read_forgivingly(text, error)
+    if _brackets(text) > _DEEPEST_NESTING and _is_too_deep(value, _DEEPEST_NESTING):
+        raise BodyUnreadable(_TOO_DEEP)
     if "\\u0000" in text if isinstance(text, str) else b"\\u0000" in text:
         return _cleaned(value)
     return value
+
+
+def _brackets(text: bytes | str) -> int:
+    return text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+
+
+def _is_too_deep(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_too_deep(each, levels - 1) for each in inner)
 
 
 def _read_forgivingly(text: bytes | str, first_error: Exception) -> Any:  # noqa: ANN401
@@ -138,8 +160,9 @@ def _decimal(value: object) -> Decimal:
         case int() | Decimal():
             number = Decimal(value)
         case str():
-            # Zoho's formatted twins write thousands with commas; a template may use one of those.
-            number = Decimal(value.strip().replace(",", "")) if re.search(r"\d", value) else None
+            # A template may use a formatted twin.
+            text = value.strip()
+            number = _parsed(text.replace(",", "") if _GROUPED_NUMBER.fullmatch(text) else text)
         case _:
             number = None
     if number is None or not number.is_finite():
@@ -149,6 +172,13 @@ def _decimal(value: object) -> Decimal:
         message = f"{_shown(value)} is out of range"
         raise ValueError(message)
     return number
+
+
+def _parsed(text: str) -> Decimal | None:
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return None
 
 
 def _time(value: object) -> datetime:
@@ -226,15 +256,19 @@ def read_body(fields: Fields) -> Body:
     """Read the top-level keys of one item."""
     content, item, notes = _content(fields)
     missing = tuple(key for key in NEEDED if _is_missing(key, fields, item))
-    modified = fields.get("last_modified_time")
     return Body(
         fields=fields,
         content=content,
         modified_at=item.last_modified_time,
-        is_day_only=isinstance(modified, str) and _BARE_DATE.fullmatch(modified) is not None,
+        is_day_only=is_bare_date(fields.get("last_modified_time")),
         missing=missing,
         notes=tuple(notes),
     )
+
+
+def is_bare_date(value: object) -> bool:
+    """Tell whether a time is only a day, of a zone that is not said."""
+    return isinstance(value, str) and _BARE_DATE.fullmatch(value) is not None
 
 
 def content_of(fields: Fields) -> Content:

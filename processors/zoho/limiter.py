@@ -73,7 +73,7 @@ class Limiter:
         finally:
             with self._pool.connection() as connection:
                 if call.code in BREAKING_CODES or call.status == 429:  # noqa: PLR2004 - Too Many Requests
-                    self._close_gate(connection, call)
+                    self._close_gate(connection, call_id, call)
                 good = call.status is not None and call.status < 500 and call.status != 429  # noqa: PLR2004
                 api_calls.finish(
                     connection,
@@ -97,11 +97,12 @@ class Limiter:
             # Jitter keeps the waiting processes from asking in step.
             self._sleep(max(wait, 0.01) * random.uniform(1.0, 1.3))  # noqa: S311 - no secret depends on it
 
-    def _close_gate(self, connection: Connection, call: Call) -> None:
+    def _close_gate(self, connection: Connection, call_id: int, call: Call) -> None:
         wait, longest = _breaks(call.code)
         reason = f"Zoho answered {call.status} with code {call.code}"
         closed_for = api_calls.close_gate(
             connection,
+            call_id,
             reason,
             wait=wait,
             longest_wait=longest,
@@ -113,7 +114,7 @@ class Limiter:
 
 
 def _for_sweeps(limit: int) -> int:
-    return max(1, limit - limit // _RESERVED_SHARE)
+    return max(1, limit - max(1, limit // _RESERVED_SHARE))
 
 
 def _breaks(code: int | None) -> tuple[timedelta, timedelta]:

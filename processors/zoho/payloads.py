@@ -7,7 +7,9 @@ in a form or in JSON, or put their own envelope around it; composite items carry
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -26,9 +28,13 @@ _FORMS: Final[Mapping[str, BodyForm]] = {
 }
 _ITEM_KEYS = ("item", "composite_item")
 _ID_KEYS = ("item_id", "composite_item_id")
+_EXPECTED = 'the body should hold an item, as in {"item": {"item_id": "…"}}'
 # An envelope in an envelope in an envelope is the most that any template is known to make.
 _DEEPEST_ENVELOPE = 4
 _LARGEST_FORM_FIELDS = 1_000
+
+# Its warnings quote bodies, also those that nobody signed.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 def form_of(content_type: str) -> BodyForm | None:
@@ -55,7 +61,7 @@ def read_item(body: bytes, content_type: str, query_string: bytes) -> tuple[str,
         found = candidates[0].get("item_id", "nothing")
         message = f"item.item_id should be Zoho's number of the item, as text or number; got {_shown(found)}"
     else:
-        message = f'the body should hold an item, as in {{"item": {{"item_id": "…"}}}}; got {_shown(envelope)}'
+        message = f"{_EXPECTED}; got {_shown(envelope)}"
     raise BodyUnreadable(message)
 
 
@@ -66,17 +72,21 @@ def multipart_pairs(body: bytes, content_type: str) -> list[Pair]:
         BodyUnreadable: it is not multipart, or has far too many parts.
     """
     pairs: list[Pair] = []
+    parts = count(1)
 
-    def keep(field: Any) -> None:  # noqa: ANN401 - the parser's own untyped field
-        if len(pairs) >= _LARGEST_FORM_FIELDS:
+    def tally(_part: object) -> None:
+        if next(parts) > _LARGEST_FORM_FIELDS:
             message = f"the form has more than {_LARGEST_FORM_FIELDS} fields"
             raise BodyUnreadable(message)
+
+    def keep(field: Any) -> None:  # noqa: ANN401 - the parser's own untyped field
+        tally(field)
         name, value = field.field_name or b"", field.value or b""
         pairs.append((name.decode("utf-8", "replace"), value.decode("utf-8", "replace")))
 
     headers = {"Content-Type": content_type.encode("latin-1", "replace")}
     try:
-        multipart.parse_form(headers, io.BytesIO(body), on_field=keep, on_file=None)
+        multipart.parse_form(headers, io.BytesIO(body), on_field=keep, on_file=tally)
     except (FormParserError, ValueError) as error:
         message = f"the body is not valid multipart/form-data: {error}"
         raise BodyUnreadable(message) from None
@@ -85,7 +95,10 @@ def multipart_pairs(body: bytes, content_type: str) -> list[Pair]:
 
 def _envelope(body: bytes, content_type: str, query_string: bytes) -> object:
     if not body.strip():
-        return dict(parse_qsl(query_string.decode("utf-8", "replace"), keep_blank_values=True))
+        if not query_string:
+            message = f"{_EXPECTED}; it is empty"
+            raise BodyUnreadable(message)
+        return _form_value(parse_qsl(query_string.decode("utf-8", "replace"), keep_blank_values=True))
     match form_of(content_type):
         case "form":
             return _form_value(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))

@@ -86,7 +86,7 @@ def _strings_to_sign(body: bytes, query: bytes, form: BodyForm, fields: Sequence
 
 
 def _readings(encoded: bytes) -> Iterator[list[Pair]]:
-    """The pairs of a url-encoded string: a `+` read as a space, then, where that matters, as a plus sign."""
+    """Yield the pairs of a url-encoded string: a `+` read as a space, then, where that matters, as a plus sign."""
     if encoded.count(b"&") >= _MOST_PAIRS:
         return
     text = encoded.decode("utf-8", "replace")
@@ -99,7 +99,7 @@ def _readings(encoded: bytes) -> Iterator[list[Pair]]:
 
 
 def _orders(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
-    """The orders that "alphabetical by key" may mean."""
+    """Yield the orders that "alphabetical by key" may mean."""
     yield sorted(pairs)
     yield sorted(pairs, key=lambda pair: pair[0])
     yield sorted(pairs, key=lambda pair: pair[0].casefold())

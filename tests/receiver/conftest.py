@@ -11,6 +11,7 @@ import redis
 from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
 from processors.runtime.local import LocalPostgres, LocalRedis
+from receiver import rejections
 from tests.receiver.serving import Rows, Web, settings
 
 Serve = Callable[..., Web]
@@ -38,7 +39,11 @@ def rows(database_url: str) -> Rows:
 
 @pytest.fixture(scope="package")
 def _shared_web(postgres: LocalPostgres, redis_server: LocalRedis) -> Iterator[Web]:
-    with Web(settings(postgres.database_url("mirror"), redis_server.url)) as web:
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            # One test's rejections must not be counted during another.
+            patch.setattr(rejections, "_EVERY_SECONDS", 3_600.0)
+            web = stack.enter_context(Web(settings(postgres.database_url("mirror"), redis_server.url)))
         yield web
 
 

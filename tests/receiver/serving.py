@@ -58,7 +58,9 @@ def item(item_id: str = "4100000000000012345", **fields: object) -> bytes:
 
 
 def part(name: str, value: bytes, more: bytes = b"") -> bytes:
-    return b'--B\r\nContent-Disposition: form-data; name="' + name.encode() + b'"' + more + b"\r\n\r\n" + value + b"\r\n"
+    return (
+        b'--B\r\nContent-Disposition: form-data; name="' + name.encode() + b'"' + more + b"\r\n\r\n" + value + b"\r\n"
+    )
 
 
 def multipart(*parts: bytes) -> bytes:
@@ -201,10 +203,10 @@ class Rows:
     """What is in the database."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
 
     def __call__(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        with psycopg.connect(self._url, autocommit=True, row_factory=dict_row) as connection:
+        with psycopg.connect(self.url, autocommit=True, row_factory=dict_row) as connection:
             cursor = connection.execute(statement.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
 
@@ -218,3 +220,8 @@ class Rows:
     def rejections(self) -> dict[tuple[str, str], int]:
         rows = self("SELECT route, reason, sum(count)::int AS count FROM rejections GROUP BY route, reason")
         return {(row["route"], row["reason"]): row["count"] for row in rows}
+
+    def wait_for_a_lock(self) -> None:
+        """Return as soon as somebody waits for a lock in this database."""
+        waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        eventually(lambda: self(waiting))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -157,9 +158,7 @@ def test_two_processes_with_the_same_bodies_in_another_order_never_block_each_ot
                     states += [one.state for one in recorded]
             return states
 
-    import asyncio
-
-    async def both() -> list[list[str]]:
+    async def both() -> tuple[list[str], list[str]]:
         pieces = [deliveries[start : start + 250] for start in range(0, 1_000, 250)]
         turned = [delivery for piece in pieces for delivery in reversed(piece)]
         return await asyncio.gather(record(deliveries), record(turned))

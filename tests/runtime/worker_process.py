@@ -16,6 +16,7 @@ import redis
 
 from processors.messaging.broker import build_broker
 from processors.messaging.messages import APPLY_EVENTS, EVENTS_QUEUE, FETCH_ITEMS, FETCHES_QUEUE
+from processors.runtime.signals import StopSignal
 from processors.runtime.worker import run_worker
 
 
@@ -39,7 +40,7 @@ def main(url: str, shutdown_limit_seconds: str) -> None:
     dramatiq.actor(actor_name=APPLY_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(apply_events)
     dramatiq.actor(actor_name=FETCH_ITEMS, queue_name=FETCHES_QUEUE, broker=broker)(fetch_items)
     limit = timedelta(seconds=float(shutdown_limit_seconds))
-    run_worker(broker, threads=2, fetch_threads=1, shutdown_limit=limit)
+    run_worker(broker, threads=2, fetch_threads=1, stop=StopSignal(), shutdown_limit=limit)
 
 
 if __name__ == "__main__":

@@ -45,24 +45,38 @@ WITH finished AS (
        SET is_running = false, ends_at = clock_timestamp(), status = %(status)s, code = %(code)s
      WHERE id = %(id)s
 )
-UPDATE api_gate SET strikes = 0, reason = NULL WHERE %(good)s AND strikes > 0;
+-- The good answer to a call from before the breaker opened says nothing of what comes after.
+UPDATE api_gate
+   SET strikes = 0, reason = NULL
+  FROM api_calls
+ WHERE %(good)s AND strikes > 0 AND api_calls.id = %(id)s AND started_at >= closed_until;
 
 -- name: close_gate
--- Open the breaker. `wait` is what the first strike costs, doubled by each further one up to `longest_wait`; a spent
--- day waits for midnight, and where that was not the hour Zoho counts from, asks again every `wait`.
+-- Open the breaker; stand_in_line goes before, in the same transaction. `wait` is what the first strike costs, doubled
+-- by each further one up to `longest_wait`; a spent day waits for midnight, and where that was not the hour Zoho counts
+-- from, asks again every `wait`. Calls that were under way together are one strike.
+WITH call AS (
+    SELECT clock_timestamp() AS at, (started_at < closed_until)::integer AS is_known
+      FROM api_gate, api_calls
+     WHERE api_calls.id = %(call_id)s
+), strike AS (
+    SELECT greatest(strikes + 1 - is_known, 1) AS strikes,
+           greatest(
+               at + %(told)s::interval,
+               CASE WHEN %(until_midnight)s AND (strikes = 0 OR reason IS DISTINCT FROM %(reason)s)
+                    THEN date_trunc('day', at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + interval '1 day'
+                    WHEN %(until_midnight)s
+                    THEN at + %(wait)s::interval
+                    ELSE at + least(%(wait)s::interval * power(2, least(greatest(strikes - is_known, 0), 10)),
+                                    %(longest_wait)s::interval)
+               END) AS until
+      FROM api_gate, call
+)
 UPDATE api_gate
-   SET strikes = strikes + 1,
-       reason = %(reason)s,
-       closed_until = greatest(
-           closed_until,
-           clock_timestamp() + %(told)s::interval,
-           CASE WHEN %(until_midnight)s AND strikes = 0
-                THEN date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + interval '1 day'
-                WHEN %(until_midnight)s
-                THEN clock_timestamp() + %(wait)s::interval
-                ELSE clock_timestamp()
-                     + least(%(wait)s::interval * power(2, least(strikes, 10)), %(longest_wait)s::interval)
-           END)
+   SET strikes = strike.strikes,
+       reason = CASE WHEN until > closed_until THEN %(reason)s ELSE reason END,
+       closed_until = greatest(closed_until, until)
+  FROM strike
 RETURNING closed_until - clock_timestamp() AS closed_for;
 
 -- name: forget_old_calls

@@ -3,31 +3,47 @@
 -- name: record_events
 -- Keep deliveries. A fingerprint that another event holds is skipped: that delivery is a duplicate, or is looked at
 -- again by release_fingerprints. Several copies in one batch, or in two processes at once, leave one event.
+-- All insert in the same order: two that wait for each other's rows would be a deadlock.
 INSERT INTO events (kind, item_id, state, error_class, error, body, content_type, query_string, fingerprint)
 SELECT kind, item_id, CASE WHEN error IS NULL THEN 'recorded' ELSE 'dead' END, error_class, error,
        body, content_type, query_string, fingerprint
   FROM unnest(%(kind)b::text[], %(item_id)b::text[], %(error_class)b::text[], %(error)b::text[], %(body)b::bytea[],
               %(content_type)b::text[], %(query_string)b::bytea[], %(fingerprint)b::bytea[])
        AS incoming (kind, item_id, error_class, error, body, content_type, query_string, fingerprint)
+ ORDER BY fingerprint
     ON CONFLICT (fingerprint) DO NOTHING
 RETURNING id, fingerprint, state;
 
 -- name: revive_dead_events
--- The same body was delivered again after its event died: that event is tried again.
+-- The same body was delivered again after its event died: that event is tried again, as it is read now. It may have
+-- died because an older version, or another content type, found no item in it.
+WITH dead AS (
+    SELECT events.id, incoming.item_id, incoming.content_type, incoming.query_string
+      FROM events
+      JOIN unnest(%(fingerprint)b::bytea[], %(item_id)b::text[], %(content_type)b::text[], %(query_string)b::bytea[])
+           AS incoming (fingerprint, item_id, content_type, query_string) USING (fingerprint)
+     WHERE state = 'dead'
+     ORDER BY events.id
+       FOR UPDATE OF events
+)
 UPDATE events
-   SET state = 'recorded', failures = 0, error_class = NULL, error = NULL, claimable_at = now(), queued_at = NULL
- WHERE fingerprint = ANY(%(fingerprints)b)
-   AND state = 'dead'
-   AND item_id IS NOT NULL
-RETURNING id, fingerprint, state;
+   SET state = 'recorded', failures = 0, error_class = NULL, error = NULL, claimable_at = now(), queued_at = NULL,
+       item_id = dead.item_id, content_type = dead.content_type, query_string = dead.query_string
+  FROM dead
+ WHERE events.id = dead.id
+RETURNING events.id, fingerprint, state;
 
 -- name: release_fingerprints
 -- A finished event stops counting as the first copy: after a while, or at once where bodies carry only an id.
 UPDATE events
    SET fingerprint = NULL
- WHERE fingerprint = ANY(%(fingerprints)b)
-   AND state = 'processed'
-   AND (kind = 'deleted' OR processed_at <= now() - %(duplicate_window)s::interval);
+ WHERE id IN (SELECT id
+                FROM events
+               WHERE fingerprint = ANY(%(fingerprints)b)
+                 AND state = 'processed'
+                 AND (kind = 'deleted' OR processed_at <= now() - %(duplicate_window)s::interval)
+               ORDER BY id
+                 FOR UPDATE);
 
 -- name: find_fingerprints
 SELECT id, fingerprint, state
@@ -75,7 +91,7 @@ WITH named AS (
      WHERE id IN (SELECT id FROM named UNION SELECT id FROM waiting)
  RETURNING id, kind, item_id, received_at, attempts, failures, body, content_type, query_string
 )
-SELECT claimed.*, products.*, CASE WHEN revision IS NULL THEN absences_of(item_id) END AS absences
+SELECT claimed.*, products.*, absences_of(item_id) AS absences
   FROM claimed
   LEFT JOIN products ON zoho_item_id = item_id
  ORDER BY claimed.id;
@@ -91,7 +107,7 @@ SELECT id
 
 -- name: read_current
 -- What is known of some items, read again after somebody else wrote them.
-SELECT wanted.item_id, products.*, CASE WHEN revision IS NULL THEN absences_of(item_id) END AS absences
+SELECT wanted.item_id, products.*, absences_of(item_id) AS absences
   FROM unnest(%(item_ids)b::text[]) AS wanted (item_id)
   LEFT JOIN products ON zoho_item_id = item_id;
 

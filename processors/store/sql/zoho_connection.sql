@@ -11,8 +11,10 @@ UPDATE zoho_connection
 -- name: read
 SELECT refresh_token, access_token, access_token_expires_at - clock_timestamp() AS good_for, api_domain, refusals,
        last_error,
-       -- At most 3 calls in 30 seconds and 9 in 10 minutes; token_calls[1] is the newest.
-       greatest(refresh_allowed_at, token_calls[3] + '30 seconds', token_calls[9] + '10 minutes')
+       -- At most 3 calls in 30 seconds and 9 in 10 minutes.
+       greatest(refresh_allowed_at,
+                (SELECT ends_at FROM token_calls ORDER BY ends_at DESC OFFSET 2 LIMIT 1) + '30 seconds',
+                (SELECT ends_at FROM token_calls ORDER BY ends_at DESC OFFSET 8 LIMIT 1) + '10 minutes')
            - clock_timestamp() AS left_alone_for
   FROM zoho_connection;
 
@@ -20,20 +22,26 @@ SELECT refresh_token, access_token, access_token_expires_at - clock_timestamp() 
 -- The row's lock makes one process refresh while the others wait for what it gets.
 SELECT FROM zoho_connection FOR UPDATE;
 
+-- name: begin_token_call
+WITH forgotten AS (
+    DELETE FROM token_calls WHERE ends_at < clock_timestamp() - interval '1 hour'
+)
+INSERT INTO token_calls (ends_at) VALUES (clock_timestamp() + %(longest)s::interval) RETURNING id;
+
+-- name: end_token_call
+UPDATE token_calls SET ends_at = clock_timestamp() WHERE id = %(id)s;
+
 -- name: keep_tokens
--- An answer without a refresh token keeps the old one.
 UPDATE zoho_connection
    SET access_token = %(access_token)s,
        access_token_expires_at = clock_timestamp() + %(good_for)s::interval,
-       refresh_token = coalesce(%(refresh_token)s, refresh_token),
-       api_domain = coalesce(%(api_domain)s, api_domain),
+       refresh_token = %(refresh_token)s,
+       api_domain = %(api_domain)s,
        refreshed_at = clock_timestamp(),
-       token_calls = (clock_timestamp() || token_calls)[1:9],
        refusals = 0, refresh_allowed_at = 'epoch', last_error = NULL;
 
 -- name: note_refusal
 UPDATE zoho_connection
    SET refusals = refusals + 1,
        refresh_allowed_at = clock_timestamp() + %(wait)s::interval,
-       token_calls = (clock_timestamp() || token_calls)[1:9],
        last_error = %(error)s;

@@ -1,0 +1,148 @@
+"""A whole installation on this machine: the Procfile's processes, each startable and killable by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psycopg
+from honcho import environ
+
+import simulator
+from processors.runtime import procfile
+from processors.runtime.local import LocalPostgres, LocalRedis
+
+LINES: dict[str, str] = environ.parse_procfile(procfile.PROCFILE.read_text("utf-8")).processes
+
+
+class Installation:
+    """Processes with their services and a simulated Zoho."""
+
+    def __init__(
+        self, postgres: LocalPostgres, redis: LocalRedis, zoho: simulator.Zoho, zoho_url: str, key: str, logs: Path
+    ) -> None:
+        self.postgres, self.redis, self.zoho = postgres, redis, zoho
+        self.database_url = postgres.create_database("mirror")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._env = procfile.environment(
+            DATABASE_URL=self.database_url,
+            REDIS_URL=redis.url,
+            PORT=str(self.port),
+            ZOHO_ACCOUNTS_URL=zoho_url,
+            ZOHO_API_URL=zoho_url,
+            ZOHO_ORGANIZATION_ID=simulator.ORGANIZATION_ID,
+            ZOHO_CLIENT_ID=simulator.CLIENT_ID,
+            ZOHO_CLIENT_SECRET=simulator.CLIENT_SECRET,
+            ZOHO_REFRESH_TOKEN=simulator.REFRESH_TOKEN,
+            ZOHO_WEBHOOK_SECRETS=simulator.WEBHOOK_SECRET,
+            ENCRYPTION_KEYS=key,
+        )
+        self._logs = logs
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def run_release(self) -> None:
+        subprocess.run(LINES["release"], shell=True, env=self._env, cwd=procfile.ROOT, check=True, timeout=60)
+
+    def start(self, line: str, name: str | None = None) -> None:
+        name = name or line
+        with (self._logs / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                f"exec {LINES[line]}", shell=True, env=self._env, cwd=procfile.ROOT, stdout=log, stderr=log
+            )
+
+    def kill(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait(10)
+
+    def terminate(self, name: str) -> tuple[int, float]:
+        """SIGTERM one process; its exit code, and how many seconds it took."""
+        process, started = self.processes.pop(name), time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        return process.wait(30), time.monotonic() - started
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            try:
+                process.wait(25)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def log(self, name: str) -> str:
+        return (self._logs / f"{name}.log").read_text("utf-8", "replace")
+
+    def wait_until_ready(self) -> None:
+        def is_ready() -> bool:
+            try:
+                return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == httpx.codes.OK
+            except httpx.HTTPError:
+                return False
+
+        wait_for(is_ready, "web to be ready")
+
+    def one(self, statement: str) -> tuple[object, ...]:
+        """The only row of a statement."""
+        with psycopg.connect(self.database_url) as connection:
+            row = connection.execute(statement.encode()).fetchone()
+        assert row is not None
+        return row
+
+    def wait_until_finished(self, seconds: float = 40) -> None:
+        """Until every recorded event is processed or dead."""
+        unfinished = "SELECT count(*) FROM events WHERE state IN ('recorded', 'queued', 'processing')"
+        wait_for(lambda: self.one(unfinished) == (0,), "all events to be finished", seconds)
+
+    def mirrored(self) -> dict[str, tuple[object, ...]]:
+        """The live rows, as far as the simulated Zoho tells the same by `in_zoho`."""
+        statement = (
+            "SELECT zoho_item_id, name, sku, description, price, stock_on_hand, is_active"
+            " FROM products WHERE deleted_at IS NULL"
+        )
+        with psycopg.connect(self.database_url) as connection:
+            return {row[0]: row[1:] for row in connection.execute(statement)}
+
+    def in_zoho(self) -> dict[str, tuple[object, ...]]:
+        return {
+            item.item_id: (
+                item.name,
+                item.sku or None,
+                item.description or None,
+                item.rate,
+                item.stock_on_hand if item.track_inventory else None,
+                item.status == "active",
+            )
+            for item in self.zoho.catalogue.all()
+        }
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Poll until something outside of this process is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+def processes_marked(mark: str) -> list[str]:
+    """Command lines of live processes whose environment holds `mark`; Linux only."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdecimal() or int(directory.name) == os.getpid():
+            continue
+        try:
+            if mark.encode() in (directory / "environ").read_bytes():
+                found.append((directory / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found

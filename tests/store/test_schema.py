@@ -1,0 +1,253 @@
+"""The schema: any older database moves forward, and the statements fit it and use its indexes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from importlib import resources
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.pq import ExecStatus
+from psycopg.rows import dict_row
+
+from processors.runtime.local import LocalPostgres
+from processors.store import database, schema
+from processors.store.database import Connection, Pool
+from processors.store.queries import Queries
+from tests.workflows.scene import run_together
+
+FILES = sorted(
+    path.name
+    for path in resources.files("processors.store").joinpath("sql").iterdir()
+    if path.name.endswith(".sql") and path.name != "schema.sql"
+)
+STATEMENTS = [(file, name) for file in FILES for name in Queries(file).names()]
+
+
+def numbered(statement: str) -> str:
+    """Return a statement with `$1` for its first named parameter, and so on, as the server gets it."""
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
+
+    return re.sub(r"%\((\w+)\)[sb]", number, statement).replace("%%", "%")
+
+
+@pytest.mark.parametrize(("file", "name"), STATEMENTS)
+def test_every_named_statement_fits_the_schema(connection: Connection, file: str, name: str) -> None:
+    result = connection.pgconn.prepare(b"", numbered(getattr(Queries(file), name)).encode())
+    assert result.status == ExecStatus.COMMAND_OK, result.error_message.decode()
+
+
+# Migrations
+
+
+@pytest.fixture
+def empty_url(postgres: LocalPostgres) -> Iterator[str]:
+    """A database of its own, without a schema."""
+    url = postgres.create_database("older")
+    yield url
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE older WITH (FORCE)")
+
+
+def described(url: str) -> dict[str, list[Any]]:
+    """Return columns, constraints and indexes of every table."""
+    queries = {
+        "columns": """SELECT table_name, column_name, data_type, is_nullable, column_default, is_identity
+                        FROM information_schema.columns WHERE table_schema = 'public'""",
+        "constraints": """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+                           WHERE connamespace = 'public'::regnamespace""",
+        "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "functions": """SELECT proname, pg_get_functiondef(oid) FROM pg_proc
+                         WHERE pronamespace = 'public'::regnamespace""",
+    }
+    with psycopg.connect(url) as connection:
+        return {what: sorted((row for row in connection.execute(query)), key=str) for what, query in queries.items()}
+
+
+@pytest.fixture(scope="module")
+def fresh(postgres: LocalPostgres) -> dict[str, list[Any]]:
+    return described(postgres.url.rsplit("/", 1)[0] + "/mirror")
+
+
+def test_migrating_twice_is_migrating_once(empty_url: str, fresh: dict[str, list[Any]]) -> None:
+    schema.migrate(empty_url)
+    schema.migrate(empty_url)
+    assert described(empty_url) == fresh
+
+
+def test_two_at_once_migrate_an_empty_database(empty_url: str, fresh: dict[str, list[Any]]) -> None:
+    run_together([lambda: schema.migrate(empty_url)] * 3)
+    assert described(empty_url) == fresh
+    with psycopg.connect(empty_url) as connection:
+        assert connection.execute("SELECT count(*) FROM zoho_connection").fetchone() == (1,)
+
+
+OLDER = """
+    CREATE TABLE products (zoho_item_id text PRIMARY KEY, name text NOT NULL DEFAULT '', price numeric);
+    INSERT INTO products VALUES ('1', 'Mug', 12.50), ('2', 'Cup', NULL);
+    CREATE TABLE events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+                         received_at timestamptz NOT NULL DEFAULT now(), item_id text);
+    INSERT INTO events (item_id) VALUES ('1'), ('2'), ('2');
+    CREATE TABLE product_changes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, item_id text NOT NULL,
+        source text NOT NULL
+            CONSTRAINT product_changes_source CHECK (source IN ('webhook', 'full', 'recent', 'replay', 'fetch')),
+        changes jsonb NOT NULL);
+    INSERT INTO product_changes (item_id, source, changes) VALUES ('1', 'webhook', '{"price": [null, "12.50"]}');
+    CREATE TABLE zoho_connection (
+        singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT zoho_connection_singleton CHECK (singleton),
+        refresh_token bytea);
+    INSERT INTO zoho_connection VALUES (true, 'secret');
+"""
+
+
+def test_an_older_database_moves_forward_and_keeps_its_rows(empty_url: str, fresh: dict[str, list[Any]]) -> None:
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute(OLDER)
+    run_together([lambda: schema.migrate(empty_url)] * 2)
+    migrated = described(empty_url)
+    assert migrated == fresh
+    with psycopg.connect(empty_url, row_factory=dict_row) as connection:
+        products = connection.execute("SELECT * FROM products ORDER BY zoho_item_id").fetchall()
+        assert [(row["name"], str(row["price"])) for row in products] == [("Mug", "12.50"), ("Cup", "None")]
+        assert [(row["revision"], row["raw"], row["deleted_at"]) for row in products] == [(1, {}, None)] * 2
+        events = connection.execute("SELECT item_id, state, attempts FROM events ORDER BY id").fetchall()
+        assert [tuple(row.values()) for row in events] == [
+            ("1", "recorded", 0),
+            ("2", "recorded", 0),
+            ("2", "recorded", 0),
+        ]
+        changes = connection.execute("SELECT item_id, changes FROM product_changes").fetchall()
+        assert changes == [{"item_id": "1", "changes": {"price": [None, "12.50"]}}]
+        tokens = connection.execute("SELECT refresh_token, refusals FROM zoho_connection").fetchall()
+        assert tokens == [{"refresh_token": b"secret", "refusals": 0}]
+
+
+@pytest.mark.parametrize("column", ["brand", "raw", "older_keys", "revision", "stock_on_hand", "deleted_at"])
+def test_a_product_column_that_is_missing_is_added(empty_url: str, fresh: dict[str, list[Any]], column: str) -> None:
+    schema.migrate(empty_url)
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO products (zoho_item_id) VALUES ('1')")
+        connection.execute(f"ALTER TABLE products DROP COLUMN {column}")
+    schema.migrate(empty_url)
+    assert described(empty_url) == fresh
+    with psycopg.connect(empty_url) as connection:
+        assert connection.execute("SELECT zoho_item_id FROM products").fetchall() == [("1",)]
+
+
+def test_a_migration_that_fails_changes_nothing(empty_url: str) -> None:
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE jobs (slot text); CREATE VIEW events AS SELECT 1 AS id")
+    before = described(empty_url)
+    with pytest.raises(psycopg.Error):
+        schema.migrate(empty_url)
+    assert described(empty_url) == before
+
+
+# Plans
+
+
+@pytest.fixture(scope="module")
+def filled(postgres: LocalPostgres) -> Iterator[Pool]:
+    """Thousands of rows as wide as real ones, of which few are left to do."""
+    url = postgres.create_database("plans")
+    schema.migrate(url)
+    with database.sync_pool(url, size=1, name="plans") as pool, pool.connection() as connection:
+        connection.execute(
+            """CREATE FUNCTION pg_temp.noise(n integer) RETURNS bytea LANGUAGE sql AS $$
+                   SELECT string_agg(sha256((n || '-' || k)::bytea), '') FROM generate_series(1, 20) AS k $$;
+               INSERT INTO products (zoho_item_id, name, sku, zoho_last_modified_at, raw)
+               SELECT n::text, 'Product ' || n, 'SKU-' || n, now(), to_jsonb(pg_temp.noise(n)::text)
+                 FROM generate_series(1, 20000) AS n;
+               INSERT INTO events (item_id, kind, state, outcome, processed_at, claimable_at, needs_fetch, fingerprint,
+                                   body)
+               SELECT (n % 5000 + 1)::text, CASE n % 50 WHEN 0 THEN 'deleted' ELSE 'changed' END,
+                      CASE WHEN n > 9700 THEN 'recorded' ELSE 'processed' END,
+                      CASE WHEN n > 9700 THEN NULL ELSE 'updated' END,
+                      CASE WHEN n > 9700 THEN NULL ELSE now() END,
+                      now() - n * interval '1 second', n % 7 = 0, sha256(n::text::bytea), pg_temp.noise(n)
+                 FROM generate_series(1, 10000) AS n;
+               INSERT INTO product_changes (item_id, source, changes)
+               SELECT (n % 5000 + 1)::text, 'webhook', '{}' FROM generate_series(1, 10000) AS n;
+               ANALYZE products; ANALYZE events; ANALYZE product_changes"""
+        )
+    with database.sync_pool(url, size=1, name="plans") as pool:
+        yield pool
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE plans WITH (FORCE)")
+
+
+INBOX = Queries("inbox.sql")
+TIMELINE = "SELECT * FROM events WHERE item_id = %(item_id)s ORDER BY id DESC LIMIT 50"
+CHANGES = "SELECT * FROM product_changes WHERE item_id = %(item_id)s ORDER BY id DESC LIMIT 50"
+BY_SKU = "SELECT * FROM products WHERE sku = %(sku)s"
+SECOND = timedelta(seconds=1)
+CLAIM = {"event_ids": [9801, 9802], "worker": "w", "lease": SECOND, "most": None}
+PLANNED: dict[str, tuple[str, dict[str, Any]]] = {
+    "claim named": (INBOX.claim_events, {**CLAIM, "needs_fetch": False, "suspects": False, "others": 0}),
+    "claim a backlog": (INBOX.claim_events, {**CLAIM, "needs_fetch": False, "suspects": False, "others": 200}),
+    "claim fetches": (INBOX.claim_events, {**CLAIM, "needs_fetch": True, "suspects": True, "others": 0}),
+    "relay": (INBOX.take_due, {"needs_fetch": False, "grace": SECOND, "patience": SECOND, "most": 200}),
+    "relay fetches": (INBOX.take_due, {"needs_fetch": True, "grace": SECOND, "patience": SECOND, "most": 200}),
+    "siblings": (INBOX.find_fetch_siblings, {"event_id": 9800}),
+    "read current": (INBOX.read_current, {"item_ids": ["1", "2"]}),
+    "mark queued": (INBOX.mark_queued, {"event_ids": [9801]}),
+    "give back": (INBOX.give_back, {"event_ids": [9801]}),
+    "fingerprints": (INBOX.find_fingerprints, {"fingerprints": [b"x"]}),
+    "absences": (INBOX.read_current, {"item_ids": ["none"]}),
+    "item timeline": (TIMELINE, {"item_id": "17"}),
+    "item changes": (CHANGES, {"item_id": "17"}),
+    "product by SKU": (BY_SKU, {"sku": "SKU-17"}),
+}
+
+
+def sequential_scans(plan: object) -> list[str]:
+    if isinstance(plan, list):
+        return [name for each in plan for name in sequential_scans(each)]
+    if not isinstance(plan, dict):
+        return []
+    here = [plan["Relation Name"]] if plan.get("Node Type") == "Seq Scan" else []
+    return here + [name for value in plan.values() for name in sequential_scans(value)]
+
+
+def test_statements_that_run_for_each_event_use_indexes(filled: Pool) -> None:
+    found: dict[str, list[str]] = {}
+    with filled.connection() as connection:
+        for what, (statement, parameters) in PLANNED.items():
+            (row,) = connection.execute("EXPLAIN (FORMAT JSON) " + statement, parameters).fetchall()
+            found[what] = sequential_scans(row["QUERY PLAN"])
+    assert {what: names for what, names in found.items() if names} == {}
+
+
+def test_the_same_statements_use_indexes_once_they_are_prepared(filled: Pool) -> None:
+    # After a few executions Postgres may plan without knowing the parameters.
+    found: dict[str, list[str]] = {}
+    with filled.connection() as connection:
+        for what, (statement, _) in PLANNED.items():
+            # By the simple protocol, which does not ask for the parameters' values.
+            result = connection.pgconn.exec_(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {numbered(statement)}".encode())
+            assert result.status == ExecStatus.TUPLES_OK, result.error_message.decode()
+            found[what] = sequential_scans(json.loads(result.get_value(0, 0) or b""))
+    assert {what: names for what, names in found.items() if names} == {}
+
+
+def test_counting_absences_uses_its_index(filled: Pool) -> None:
+    statement = """EXPLAIN (FORMAT JSON) SELECT count(*) FROM events WHERE item_id = '17' AND state = 'processed'
+                   AND (kind = 'deleted' OR outcome IN ('gone', 'tombstoned'))"""
+    with filled.connection() as connection:
+        (row,) = connection.execute(statement).fetchall()
+    assert "events_absence" in str(row["QUERY PLAN"])
+    (definition,) = re.findall(r"FUNCTION absences_of.*?\$\$(.*?)\$\$", schema_text(), re.DOTALL)
+    assert " ".join(definition.split()).split("WHERE")[1].replace("an_item_id", "'17'") in " ".join(statement.split())
+
+
+def schema_text() -> str:
+    return resources.files("processors.store").joinpath("sql", "schema.sql").read_text("utf-8")
