@@ -7,11 +7,14 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import psycopg
 from cronsim import CronSim, CronSimError
 from cryptography.fernet import Fernet
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -60,10 +63,35 @@ def _matches(pattern: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _postgres_url(value: str) -> str:
+    try:
+        conninfo_to_dict(value)
+    except psycopg.Error:
+        message = "libpq cannot read it; is there a sign in it that has to be written as %…?"
+        raise ValueError(message) from None
+    return value
+
+
+def _redis_url(value: str) -> str:
+    try:
+        urlsplit(value).port  # noqa: B018 - read to be checked
+    except ValueError:
+        message = "it cannot be read; is there a sign in it that has to be written as %…?"
+        raise ValueError(message) from None
+    return value
+
+
 def _webhook_secret(value: SecretStr) -> SecretStr:
     # The limits of Zoho's own form: a longer secret is cut there, and then no signature ever matches.
     if not re.fullmatch(r"[A-Za-z0-9]{12,50}", value.get_secret_value()):
         message = f"one of them has {len(value.get_secret_value())} characters or a sign that is neither"
+        raise ValueError(message)
+    return value
+
+
+def _secret_url(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value.get_secret_value()):
+        message = "does not have that form"
         raise ValueError(message)
     return value
 
@@ -84,6 +112,9 @@ def _cron(value: str) -> str:
         CronSim(value, datetime.now(UTC))
     except CronSimError as error:
         raise ValueError(str(error)) from None
+    if len(value.split()) != 5:  # noqa: PLR2004 - CronSim would take a sixth for seconds
+        message = "it has not five fields"
+        raise ValueError(message)
     return value
 
 
@@ -100,6 +131,7 @@ def _zone(value: object) -> object:
 HttpUrl = Annotated[str, _matches(r"https?://[^\s/?#]+(/[^\s?#]*)?"), AfterValidator(lambda url: url.rstrip("/"))]
 Cron = Annotated[str, AfterValidator(_cron)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
+SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
 
 
@@ -108,13 +140,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
-    database_url: Annotated[str, _matches(r"postgres(ql)?://\S+")] | None = Field(
+    database_url: Annotated[str, _matches(r"postgres(ql)?://\S+"), AfterValidator(_postgres_url)] | None = Field(
         None, description="a Postgres address, postgres://user:password@host:5432/name"
     )
-    redis_url: Annotated[str, _matches(r"rediss?://\S+")] | None = Field(
+    redis_url: Annotated[str, _matches(r"rediss?://\S+"), AfterValidator(_redis_url)] | None = Field(
         None, description="a Redis address, redis://host:6379/0 or rediss://…"
     )
-    redis_tls_verify: bool = Field(True, description="true or false")
+    redis_tls_verify: bool = Field(default=True, description="true or false")
     port: int = Field(8000, ge=1, le=65535, description="a port number, 1 to 65535")
 
     zoho_data_center: DataCenter = Field(
@@ -155,11 +187,9 @@ class Settings(BaseModel):
     webhook_max_bytes: int = Field(1024 * 1024, ge=1024, description="a number of bytes from 1024")
 
     log_format: Literal["json", "console"] = Field("json", description="json or console")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="debug, info, warning or error"
-    )
-    sentry_dsn: SecretStr | None = Field(None, description="a Sentry DSN, or nothing")
-    alert_webhook_url: SecretStr | None = Field(None, description="an http(s) address, or nothing")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    sentry_dsn: SecretUrl | None = Field(None, description="a Sentry DSN, https://…, or nothing")
+    alert_webhook_url: SecretUrl | None = Field(None, description="an http(s) address, or nothing")
 
     @model_validator(mode="after")
     def _credentials_need_keys(self) -> Self:
@@ -177,7 +207,8 @@ class Settings(BaseModel):
         Raises:
             ConfigurationError: one line for each variable that is wrong or missing.
         """
-        given = {name.lower(): value for name, value in environ.items() if value.strip()}
+        # A list of nothing but commas is as good as none.
+        given = {name.lower(): value for name, value in environ.items() if value.strip(" \t\r\n,")}
         missing = [name for name in required if name.lower() not in given]
         problems = [f"{name} is missing; it should hold {_described(name)}" for name in missing]
         try:
@@ -205,14 +236,13 @@ def _described(name: str) -> str:
 
 def _problems(error: ValidationError) -> list[str]:
     """One line for each variable. Values are never shown: many of them are secrets."""
-    lines = []
+    lines: dict[str, str] = {}
     for problem in error.errors(include_input=False, include_url=False):
         if problem["loc"]:
             name = str(problem["loc"][0]).upper()
             reason = f"; {problem['ctx']['error']}" if problem["type"] == "value_error" else ""
-            lines.append(f"{name} should hold {_described(name)}{reason}")
+            lines.setdefault(name, f"{name} should hold {_described(name)}{reason}")
         else:
             name = str(problem["ctx"]["error"])
-            lines.append(f"{name} is missing; with ZOHO_REFRESH_TOKEN it should hold {_described(name)}")
-    return lines
-
+            lines[name] = f"{name} is missing; with ZOHO_REFRESH_TOKEN it should hold {_described(name)}"
+    return list(lines.values())

@@ -17,6 +17,7 @@ from time import perf_counter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from processors import logs
 from processors.errors import BodyUnreadable, DeliveryRejected
@@ -28,9 +29,32 @@ from receiver.rejections import Rejections
 
 # A body that takes longer than this comes from no webhook engine.
 _BODY_SECONDS = 15.0
+_PARTING_SECONDS = 1.0
+_PARTING_BYTES = 2 * 1024 * 1024
 _RETRY_AFTER_SECONDS = 5
 
 _log = logs.get(__name__)
+
+
+class _PartingResponse(JSONResponse):
+    """An answer to a request whose body was not read to its end: nothing else can come over that connection.
+
+    Closed at once, with more on its way, it would be reset, and the sender might never see the answer. So a little of
+    the rest is awaited, and thrown away.
+    """
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [*self.raw_headers, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PARTING_SECONDS):
+                left, more = _PARTING_BYTES, True
+                while more and left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    more = message.get("more_body", False)
+        await send({"type": "http.response.body"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +93,8 @@ class Webhooks:
                 status=rejected.status,
                 client=_client_address(request, self.settings.trusted_proxies),
             )
-            # The rest of the body was not read: the connection cannot be used for another request.
-            headers = {"Connection": "close"} if rejected.status in (408, 413) else None
-            return JSONResponse({"error": str(rejected)}, rejected.status, headers=headers)
+            answer = _PartingResponse if rejected.status in (408, 413) else JSONResponse
+            return answer({"error": str(rejected)}, rejected.status)
         except ClientDisconnect:
             _log.warning("delivery.broken_off", route=kind)
             return Response(status_code=400)

@@ -43,7 +43,6 @@ def _with_settings(*required: str, process: str) -> Callable[[Callable[Concatena
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="zoho-mirror")
 def main() -> None:
     """Keep a Postgres copy of a Zoho Inventory catalogue."""
 
@@ -118,6 +117,8 @@ def _on_this_machine(run: Callable[[Console], int]) -> None:
     from processors.runtime.local import LocalServerError  # noqa: PLC0415
     from processors.runtime.procfile import NotStarted  # noqa: PLC0415
 
+    # The processes have logs of their own; of this one only trouble is of interest.
+    logs.configure("console", "warning", process="local")
     try:
         sys.exit(run(Console()))
     except (NotStarted, LocalServerError) as error:

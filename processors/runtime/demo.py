@@ -56,7 +56,7 @@ def run(*, items: int, port: int, console: Console) -> int:
         database_url = postgres.create_database("mirror")
         zoho = simulator.Zoho(simulator.Catalogue.generate(items))
         zoho_url = stack.enter_context(simulator.serve(zoho))
-        env = _environment(database_url, redis.url, zoho_url, port)
+        env = environment(database_url, redis.url, zoho_url, port)
         procfile.release(env)
         console.print("Starting web, worker and clock from the Procfile …")
         log_path = directory / "processes.log"
@@ -79,7 +79,8 @@ def run(*, items: int, port: int, console: Console) -> int:
     return code
 
 
-def _environment(database_url: str, redis_url: str, zoho_url: str, port: int) -> dict[str, str]:
+def environment(database_url: str, redis_url: str, zoho_url: str, port: int) -> dict[str, str]:
+    """Return the settings of processes that take the simulated Zoho for the real one."""
     return procfile.environment(
         DATABASE_URL=database_url,
         REDIS_URL=redis_url,
@@ -220,7 +221,7 @@ def _summary(overview: Overview, zoho: simulator.Zoho) -> str:
     return (
         f"── {live:,} products (Zoho has {len(zoho.catalogue):,}) · {unfinished:,} events unfinished, {dead:,} dead"
         f" · {overview.api_usage.day:,} Zoho calls\n"
-        f"   {told or 'nothing finished yet'} · receipt to row p50/p95/p99 {'/'.join(lags) or '–'} ms"
+        f"   {told or 'nothing finished yet'} · lag p50/p95/p99 {'/'.join(lags) or '–'} ms"
     )
 
 

@@ -15,7 +15,7 @@ import psycopg
 from honcho import environ
 
 import simulator
-from processors.runtime import procfile
+from processors.runtime import demo, procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
 
 LINES: dict[str, str] = environ.parse_procfile(procfile.PROCFILE.read_text("utf-8")).processes
@@ -25,26 +25,14 @@ class Installation:
     """Processes with their services and a simulated Zoho."""
 
     def __init__(
-        self, postgres: LocalPostgres, redis: LocalRedis, zoho: simulator.Zoho, zoho_url: str, key: str, logs: Path
+        self, postgres: LocalPostgres, redis: LocalRedis, zoho: simulator.Zoho, zoho_url: str, logs: Path
     ) -> None:
         self.postgres, self.redis, self.zoho = postgres, redis, zoho
         self.database_url = postgres.create_database("mirror")
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._env = procfile.environment(
-            DATABASE_URL=self.database_url,
-            REDIS_URL=redis.url,
-            PORT=str(self.port),
-            ZOHO_ACCOUNTS_URL=zoho_url,
-            ZOHO_API_URL=zoho_url,
-            ZOHO_ORGANIZATION_ID=simulator.ORGANIZATION_ID,
-            ZOHO_CLIENT_ID=simulator.CLIENT_ID,
-            ZOHO_CLIENT_SECRET=simulator.CLIENT_SECRET,
-            ZOHO_REFRESH_TOKEN=simulator.REFRESH_TOKEN,
-            ZOHO_WEBHOOK_SECRETS=simulator.WEBHOOK_SECRET,
-            ENCRYPTION_KEYS=key,
-        )
+        self._env = demo.environment(self.database_url, redis.url, zoho_url, self.port)
         self._logs = logs
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 

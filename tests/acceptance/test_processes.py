@@ -18,7 +18,6 @@ import simulator
 from processors.runtime.local import LocalPostgres, LocalRedis
 from simulator import Catalogue, DeliveryFault, ManualClock, RetryPolicy
 from tests.acceptance.installation import Installation, wait_for
-from tests.conftest import ENCRYPTION_KEY
 
 # Zoho's engine may or may not try again; here it does, so that what was refused while a part was away arrives later
 # and the rows can be compared with the catalogue.
@@ -33,7 +32,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     zoho = simulator.Zoho(Catalogue.generate(40, clock=clock))
     zoho.deliveries.retry = _PERSISTENT
     with LocalPostgres() as postgres, LocalRedis() as redis_server, simulator.serve(zoho) as zoho_url:
-        installation = Installation(postgres, redis_server, zoho, zoho_url, ENCRYPTION_KEY, tmp_path)
+        installation = Installation(postgres, redis_server, zoho, zoho_url, tmp_path)
         installation.run_release()
         for line in ("web", "worker", "clock"):
             installation.start(line)

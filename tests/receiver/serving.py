@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 import psycopg
@@ -140,7 +141,7 @@ class Web:
 
     def deliver_form(self, pairs: Sequence[Pair], *, path: str = ITEMS, method: str = "POST") -> httpx.Response:
         """Send pairs as a form."""
-        body = str(httpx.QueryParams(list(pairs))).encode()
+        body = urlencode(list(pairs)).encode()
         headers = signed(b"", pairs=pairs, content_type=FORM)
         return self.client.request(method, path, content=body, headers=headers)
 

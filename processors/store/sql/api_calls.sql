@@ -5,7 +5,8 @@
 SELECT FROM api_gate FOR UPDATE;
 
 -- name: admit
--- Start a call, or say how long to wait and for what. Limits come as the counts that this purpose may use.
+-- Start a call, or say how long to wait and for what. Limits come as the counts that this purpose may use. A window is
+-- full when the nth newest call lies in it: so many steps along the index, whatever the table holds.
 WITH clock AS MATERIALIZED (
     SELECT clock_timestamp() AS at
 ), waits AS (
@@ -14,14 +15,12 @@ WITH clock AS MATERIALIZED (
      WHERE closed_until > at
      UNION ALL
     SELECT 'this minute''s calls are used up', ends_at + '60 seconds'
-      FROM (SELECT ends_at FROM api_calls, clock
-             WHERE ends_at > at - interval '60 seconds'
-             ORDER BY ends_at DESC OFFSET %(per_minute)s - 1 LIMIT 1) AS nth
+      FROM (SELECT ends_at FROM api_calls ORDER BY ends_at DESC OFFSET %(per_minute)s - 1 LIMIT 1) AS nth, clock
+     WHERE ends_at > at - interval '60 seconds'
      UNION ALL
     SELECT 'this day''s calls are used up', ends_at + '24 hours'
-      FROM (SELECT ends_at FROM api_calls, clock
-             WHERE ends_at > at - interval '24 hours'
-             ORDER BY ends_at DESC OFFSET %(per_day)s - 1 LIMIT 1) AS nth
+      FROM (SELECT ends_at FROM api_calls ORDER BY ends_at DESC OFFSET %(per_day)s - 1 LIMIT 1) AS nth, clock
+     WHERE ends_at > at - interval '24 hours'
      UNION ALL
     -- After the breaker was open a single call goes ahead and finds out.
     SELECT 'as many calls as allowed are under way', at + '50 milliseconds'

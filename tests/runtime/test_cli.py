@@ -1,0 +1,72 @@
+"""The command line as an operator meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from processors.runtime import procfile
+from processors.runtime.local import LocalPostgres
+from processors.settings import Settings
+
+_BARE = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "processors", *arguments],
+        env=_BARE | settings,
+        cwd=procfile.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["migrate", "worker", "clock"])
+def test_a_missing_setting_ends_a_command_with_a_line_that_names_it(command: str) -> None:
+    done = run(command)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].startswith("DATABASE_URL is missing; it should hold a Postgres address")
+    assert "Traceback" not in done.stderr
+
+
+def test_migrate_says_when_it_failed_and_that_nothing_changed() -> None:
+    done = run("migrate", DATABASE_URL="postgres://nobody@127.0.0.1:1/none")
+    assert done.returncode == 1
+    assert done.stderr.startswith("migrate failed, nothing was changed: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_migrate_prepares_an_empty_database_and_may_be_repeated(postgres: LocalPostgres) -> None:
+    url = postgres.create_database("by_command")
+    try:
+        for _ in range(2):
+            done = run("migrate", DATABASE_URL=url)
+            assert (done.returncode, done.stdout) == (0, "The database is up to date.\n")
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT count(*) FROM products").fetchone() == (0,)
+    finally:
+        postgres.drop_database("by_command")
+
+
+def test_dev_asks_for_what_your_own_zoho_needs() -> None:
+    done = run("dev")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "ZOHO_WEBHOOK_SECRETS is missing; it should hold "
+        "the secrets of Zoho's webhook form, newest first, comma-separated, 12–50 letters and digits each",
+        "ZOHO_ORGANIZATION_ID is missing; it should hold "
+        "the organisation's number, digits only (Zoho Inventory: Settings > Organization Profile)",
+    ]
+
+
+def test_help_lists_the_commands() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert {"clock", "demo", "dev", "migrate", "worker"} <= set(done.stdout.split())

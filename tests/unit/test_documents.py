@@ -1,0 +1,58 @@
+"""What is said of the settings stands in several places; each must name what there is, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+import pytest
+from honcho import environ
+
+from processors.runtime import procfile
+from processors.settings import Settings
+
+NAMES = {name.upper() for name in Settings.model_fields}
+
+
+def text(name: str) -> str:
+    return (procfile.ROOT / name).read_text("utf-8")
+
+
+def test_the_readme_names_every_setting() -> None:
+    section = text("README.md").split("### Settings")[1].split("### HTTP")[0]
+    abbreviated = {"ZOHO_REQUESTS_PER_DAY"}  # "…_PER_DAY" beside ZOHO_REQUESTS_PER_MINUTE
+    assert set(re.findall(r"`([A-Z][A-Z_]{3,})`", section)) - {"UTC"} == NAMES - abbreviated
+
+
+def test_the_example_environment_holds_only_settings_that_exist() -> None:
+    assert set(environ.parse(text(".env.example"))) <= NAMES
+
+
+def test_the_example_environment_is_accepted_once_its_empty_secrets_are_filled() -> None:
+    filled = {**environ.parse(text(".env.example")), "ZOHO_WEBHOOK_SECRETS": "a" * 12, "ZOHO_ORGANIZATION_ID": "1"}
+    assert Settings.load("ZOHO_WEBHOOK_SECRETS", "ZOHO_ORGANIZATION_ID", environ=filled).port == 8000
+
+
+def test_the_heroku_button_asks_for_settings_that_exist() -> None:
+    assert set(json.loads(text("app.json"))["env"]) <= NAMES
+
+
+def test_the_procfile_has_the_four_processes() -> None:
+    assert set(environ.parse_procfile(text("Procfile")).processes) == {"release", "web", "worker", "clock"}
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
+def test_every_requirement_is_pinned_with_hashes_and_names_no_address(file: str) -> None:
+    pinned = text(file)
+    assert "://" not in pinned
+    lines = [line for line in pinned.splitlines() if re.match(r"[a-zA-Z0-9]", line)]
+    assert lines
+    assert all(re.match(r"[A-Za-z0-9_.\-\[\],]+==[\w.!+]+ .*\\$", line) for line in lines)
+    assert pinned.count("\n    --hash=sha256:") >= len(lines)
+
+
+def test_the_requirements_hold_every_direct_dependency() -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    pinned = {name.lower() for name in re.findall(r"^([A-Za-z0-9_.\-]+)==", text("requirements.txt"), re.MULTILINE)}
+    assert {re.split(r"[\[<>=~]", dependency)[0] for dependency in project["dependencies"]} <= pinned

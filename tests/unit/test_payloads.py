@@ -1,0 +1,285 @@
+"""Every body format and envelope leads to the item, and what leads nowhere says why."""
+
+from __future__ import annotations
+
+import json
+import logging
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.errors import BodyUnreadable
+from processors.zoho.payloads import form_of, multipart_pairs, read_item
+
+ID = "4100000000000012345"
+ITEM = {"item_id": ID, "name": "Widget, “blue” & ü", "rate": 12.5}
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=B"
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _part(head: str, value: bytes) -> bytes:
+    return b"--B\r\n" + head.encode() + b"\r\n\r\n" + value + b"\r\n"
+
+
+def _field(name: str, value: bytes) -> bytes:
+    return _part(f'Content-Disposition: form-data; name="{name}"', value)
+
+
+def _multipart(*parts: bytes) -> bytes:
+    return b"".join(parts) + b"--B--\r\n"
+
+
+def _reason(body: bytes, content_type: str = JSON, query: bytes = b"") -> str:
+    with pytest.raises(BodyUnreadable) as caught:
+        read_item(body, content_type, query)
+    return str(caught.value)
+
+
+ENVELOPES: dict[str, Any] = {
+    "item": {"item": ITEM},
+    "item beside others": {"event_type": "item.edited", "organization_id": "1", "entity_id": ID, "item": ITEM},
+    "JSONString": {"JSONString": json.dumps({"item": ITEM})},
+    "JSONString of the bare item": {"JSONString": json.dumps(ITEM)},
+    "JSONString with its quotes escaped twice": {
+        "JSONString": json.dumps({"item": {"item_id": ID}}).replace('"', '\\"')
+    },
+    "JSONString in JSONString": {"JSONString": json.dumps({"JSONString": json.dumps({"item": ITEM})})},
+    "JSONString that is an object": {"JSONString": {"item": ITEM}},
+    "composite_item": {"composite_item": {**ITEM, "composite_item_id": ID}},
+    "composite_item by its own id": {"composite_item": {"composite_item_id": ID, "name": "Set"}},
+    "item as text": {"item": json.dumps(ITEM)},
+    "wrapper of item": {"event_type": "x", "data": {"item": ITEM}},
+    "wrapper of the bare item": {"event_type": "x", "data": ITEM},
+    "wrapper of JSONString": {"payload": {"JSONString": json.dumps({"item": ITEM})}},
+    "wrapper of composite_item": {"data": {"composite_item": ITEM}},
+    "wrapper in a wrapper": {"a": {"b": {"item": ITEM}}},
+    "bare item": ITEM,
+    "id as a number": {"item": {**ITEM, "item_id": int(ID)}},
+    "id with spaces around": {"item": {**ITEM, "item_id": f" {ID}\n"}},
+    "null item beside a good one": {"item": None, "composite_item": ITEM},
+}
+
+
+@pytest.mark.parametrize("envelope", ENVELOPES.values(), ids=ENVELOPES)
+def test_each_envelope_leads_to_the_item(envelope: object) -> None:
+    item_id, fields = read_item(_json(envelope), JSON, b"")
+
+    assert (item_id, fields["item_id"]) == (ID, ID)
+
+
+@pytest.mark.parametrize("envelope", ENVELOPES.values(), ids=ENVELOPES)
+def test_each_envelope_may_be_the_text_of_a_form_field(envelope: object) -> None:
+    text = json.dumps(envelope)
+
+    assert read_item(urlencode({"x": "1", "JSONString": text}).encode(), FORM, b"")[0] == ID
+    assert read_item(_multipart(_field("x", b"1"), _field("JSONString", text.encode())), MULTIPART, b"")[0] == ID
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (urlencode(ITEM).encode(), FORM),
+        (urlencode(ITEM).encode(), f"{FORM}; charset=UTF-8"),
+        (_multipart(*(_field(key, str(value).encode()) for key, value in ITEM.items())), MULTIPART),
+        (_json({"item": ITEM}), ""),
+        (_json({"item": ITEM}), "application/json;charset=UTF-8"),
+        (b"\xef\xbb\xbf" + _json({"item": ITEM}), JSON),
+        (b" \n" + json.dumps({"item": ITEM}, ensure_ascii=False).encode() + b"\n", JSON),
+    ],
+)
+def test_each_format_carries_the_fields(body: bytes, content_type: str) -> None:
+    item_id, fields = read_item(body, content_type, b"")
+
+    assert item_id == ID
+    assert fields["name"] == ITEM["name"]
+    assert Decimal(fields["rate"]) == Decimal("12.5")
+
+
+def test_numbers_keep_every_digit() -> None:
+    _, fields = read_item(b'{"item": {"item_id": 9223372036854775807123, "rate": 0.1000000000000000000001}}', JSON, b"")
+
+    assert fields["item_id"] == "9223372036854775807123"
+    assert fields["rate"] == Decimal("0.1000000000000000000001")
+
+
+def test_the_item_of_an_item_is_not_mistaken_for_something_inside_it() -> None:
+    inside = {"preferred_vendor": {"item_id": "1"}, "item": {"item_id": "2"}, "item_id": ID}
+
+    assert read_item(_json({"other": 1, "item": inside}), JSON, b"")[0] == ID
+    assert "item_id" in _reason(_json({"item": {"name": "x", "vendor": {"item_id": "1"}}}))
+
+
+def test_a_delivery_without_a_body_names_the_item_in_its_query() -> None:
+    for body in (b"", b" \r\n"):
+        assert read_item(body, "", b"item_id=" + ID.encode())[0] == ID
+        assert read_item(body, FORM, b"x=&composite_item_id=" + ID.encode())[0] == ID
+
+
+def test_a_content_type_decides_how_a_body_is_read() -> None:
+    assert form_of("") == form_of("APPLICATION/JSON ;charset=x") == "json"
+    assert form_of(FORM.upper()) == "form"
+    assert form_of(MULTIPART) == "multipart"
+    for other in ("text/plain", "json", "application/json+x", "application/ld+json", "\x00", "*/*"):
+        assert form_of(other) is None
+
+
+_EXPECTED = 'the body should hold an item, as in {"item": {"item_id": "…"}}; '
+_NO_ID = "item.item_id should be Zoho's number of the item, as text or number; got "
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "reason"),
+    [
+        (b"", JSON, _EXPECTED + "it is empty"),
+        (b"  \n", FORM, _EXPECTED + "it is empty"),
+        (b"nonsense", JSON, "the body is not valid JSON: "),
+        (b'{"item": {"item_id": "1"', JSON, "the body is not valid JSON: "),
+        (b"\xff\xfe\x00", JSON, "the body is not valid JSON: "),
+        ('{"item": {}}'.encode("utf-16"), JSON, "the body is not valid JSON: "),
+        (b"[" * 100_000, JSON, "the body is nested too deeply to be an item"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, JSON, "the body is nested too deeply to be an item"),
+        (b'{"a":' * 800 + b'"\\u0000"' + b"}" * 800, JSON, "the body is nested too deeply to be an item"),
+        (b"null", JSON, _EXPECTED + "got None"),
+        (b"17", JSON, _EXPECTED + "got 17"),
+        (b'"text"', JSON, _EXPECTED + "got 'text'"),
+        (b"[]", JSON, _EXPECTED + "got a list of 0"),
+        (b'[{"item_id": "1"}]', JSON, _EXPECTED + "got a list of 1"),
+        (b"{}", JSON, _EXPECTED + "got an object with no keys"),
+        (b'{"invoice": {"invoice_id": "1"}, "x": 1}', JSON, _EXPECTED + "got an object with the keys invoice, x"),
+        (b'{"item": [1]}', JSON, _EXPECTED + "got an object with the keys item"),
+        (b'{"item": "{}"}', JSON, _NO_ID + "'nothing'"),
+        (b'{"item": {}}', JSON, _NO_ID + "'nothing'"),
+        (b'{"item": {"item_id": ""}}', JSON, _NO_ID + "''"),
+        (b'{"item": {"item_id": null}}', JSON, _NO_ID + "None"),
+        (b'{"item": {"item_id": true}}', JSON, _NO_ID + "True"),
+        (b'{"item": {"item_id": [1]}}', JSON, _NO_ID + "a list of 1"),
+        (b'{"item": {"item_id": {"a": 1}}}', JSON, _NO_ID + "an object with the keys a"),
+        (b'{"item": {"item_id": 1.5}}', JSON, _NO_ID + "Decimal('1.5')"),
+        (b'{"item": {"item_id": 1e400}}', JSON, _NO_ID + "Decimal('1E+400')"),
+        (b'{"item": {"item_id": "../../x"}}', JSON, _NO_ID + "'../../x'"),
+        (b'{"item": {"item_id": "' + b"1" * 65 + b'"}}', JSON, _NO_ID + "'" + "1" * 59 + "…"),
+        (b"a=1&b=2", FORM, _EXPECTED + "got an object with the keys a, b"),
+        (b"JSONString=nonsense", FORM, _EXPECTED + "got an object with the keys JSONString"),
+        (b"&".join([b"a=1"] * 1_001), FORM, "the form has more than 1000 fields"),
+        (b"nonsense", MULTIPART, "the body is not valid multipart/form-data: "),
+        (b"--B\r\n", "multipart/form-data", "the body is not valid multipart/form-data: No boundary given"),
+        (_multipart(_part("X: y", b"1")), MULTIPART, "the body is not valid multipart/form-data: "),
+        (_multipart(*[_field("a", b"1")] * 1_001), MULTIPART, "the form has more than 1000 fields"),
+        (
+            _multipart(*[_part('Content-Disposition: form-data; name="a"; filename="f"', b"1")] * 1_001),
+            MULTIPART,
+            "the form has more than 1000 fields",
+        ),
+    ],
+)
+def test_a_body_without_an_item_is_refused_with_a_reason_a_person_understands(
+    body: bytes, content_type: str, reason: str
+) -> None:
+    found = _reason(body, content_type)
+
+    assert found.startswith(reason)
+    assert len(found) < 500
+    assert found.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "query"),
+    [
+        (b'{"\\u0000": {"it\\u0000em": 1}}', JSON, b""),
+        (b'{"item": {"item_id": "\\u0000"}}', JSON, b""),
+        (b'{"\\ud800": "\\udc00"}', JSON, b""),
+        (b"%00=%00", FORM, b""),
+        (_multipart(_field("\x00", b"\x00")), MULTIPART, b""),
+        (b"", "", b"%00=1"),
+        (b"", "", b"item_id=%00%20"),
+        (b"", "", b"%ED%A0%80=%ff"),
+    ],
+)
+def test_nothing_that_postgres_refuses_reaches_a_reason_or_an_id(body: bytes, content_type: str, query: bytes) -> None:
+    try:
+        found = read_item(body, content_type, query)[0]
+    except BodyUnreadable as error:
+        found = str(error)
+
+    assert "\x00" not in found
+    found.encode()
+
+
+@pytest.mark.parametrize(
+    "number", [b"1e400", b"-1e400", b"1e9999999999999999999", b"1e-9999999999999999999", b"0e999999999"]
+)
+def test_an_absurd_number_costs_its_field_and_not_the_item(number: bytes) -> None:
+    assert read_item(b'{"item": {"item_id": "1", "rate": ' + number + b"}}", JSON, b"")[0] == "1"
+
+
+def test_multipart_fields_keep_their_order_and_files_are_not_among_them() -> None:
+    body = _multipart(
+        _field("b", "ü".encode()),
+        _part('Content-Disposition: form-data; name="f"; filename="f.txt"', b"x"),
+        _field("a", b""),
+        _field("b", b"\xff"),
+    )
+
+    assert multipart_pairs(body, MULTIPART) == [("b", "ü"), ("a", ""), ("b", "\ufffd")]
+
+
+def test_the_parser_of_multipart_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Its warnings quote what was sent, also by those who have no secret."""
+    caplog.set_level(logging.DEBUG)
+    for body, content_type in (
+        (b"secret", MULTIPART),
+        (b"secret", "multipart/form-data"),
+        (
+            _multipart(_part('Content-Disposition: form-data; name="a"\r\nContent-Transfer-Encoding: secret', b"")),
+            MULTIPART,
+        ),
+    ):
+        try:
+            multipart_pairs(body, content_type)
+        except BodyUnreadable:
+            continue
+
+    assert caplog.records == []
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["item", "item_id", "JSONString", "composite_item", "data"]) | st.text(), inner, max_size=4
+        )
+    ),
+    max_leaves=20,
+)
+content_types = st.sampled_from(
+    [JSON, FORM, MULTIPART, "", "multipart/form-data", "multipart/form-data; boundary=\xff"]
+)
+
+
+@given(
+    st.binary(max_size=500)
+    | json_values.map(lambda value: json.dumps(value).encode())
+    | st.lists(st.binary(max_size=40)).map(lambda parts: _multipart(*(b"--B\r\n" + part for part in parts))),
+    content_types | st.text(max_size=40),
+    st.binary(max_size=60),
+)
+def test_any_bytes_are_read_or_refused_with_a_reason(body: bytes, content_type: str, query: bytes) -> None:
+    try:
+        item_id, fields = read_item(body, content_type, query)
+    except BodyUnreadable as error:
+        item_id, fields = str(error), {}
+        assert item_id
+
+    assert "\x00" not in item_id
+    item_id.encode()
+    assert fields.get("item_id", item_id) == item_id
