@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from processors.messaging.broker import build_broker
-from processors.messaging.messages import Publisher
+from processors import logs
 from processors.runtime.local import LocalPostgres, LocalRedis
-from processors.settings import Settings
 from processors.store import database, schema
 from processors.store.database import Connection, Pool
-from simulator import identity
 
 ENCRYPTION_KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+
+
+def pytest_configure() -> None:
+    """Let our lines pass through the standard library, where pytest catches them, from the first one on.
+
+    structlog settles a logger's way at its first line; a test that configures logging would come too late for it.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    logs.configure("console", "info", process="tests")
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The Dramatiq actors: each calls one workflow. Whatever goes wrong is written to the event's row, or left to its lease.
+"""The Dramatiq actors: each calls one workflow. What goes wrong is written to the event's row, or left to its lease.
 
 Import this module only after `dramatiq.set_broker`: actors attach themselves to the broker of the process.
 """

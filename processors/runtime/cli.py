@@ -24,7 +24,9 @@ _DATABASE = "DATABASE_URL"
 _REDIS = "REDIS_URL"
 
 
-def _with_settings(*required: str, process: str) -> Callable[[Callable[Concatenate[Settings, P], None]], Callable[P, None]]:
+def _with_settings(
+    *required: str, process: str
+) -> Callable[[Callable[Concatenate[Settings, P], None]], Callable[P, None]]:
     """Give a command its settings; a wrong one ends it with exit code 2 and a line for each."""
 
     def decorate(command: Callable[Concatenate[Settings, P], None]) -> Callable[P, None]:

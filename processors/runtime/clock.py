@@ -77,6 +77,6 @@ def _run_if_due(pool: Pool, job: Job) -> None:
         job.run()
     except AWAY:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - any
         # One job's fault must not stop the others; its next slot comes.
         _log.exception("job.failed", job=job.name, slot=slot.isoformat())

@@ -16,11 +16,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
-import simulator
 from cryptography.fernet import Fernet
 from rich.console import Console
 from rich.text import Text
 
+import simulator
 from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.runtime.signals import Stop, StopSignal
@@ -199,7 +199,9 @@ def _told(changes: Changes, *, is_new: bool) -> str:
         price, stock = changes.get("price", (None, None))[1], changes.get("stock_on_hand", (None, None))[1]
         return f"price {price if price is not None else '–'}, stock {stock if stock is not None else 'not tracked'}"
     return ", ".join(
-        f"{column} {_short(old)} → {_short(new)}" for column, (old, new) in changes.items() if column != "stock_quantity"
+        f"{column} {_short(old)} → {_short(new)}"
+        for column, (old, new) in changes.items()
+        if column != "stock_quantity"
     )
 
 

@@ -110,7 +110,7 @@ def _repeating(works: Sequence[Callable[[], object]], every_seconds: float) -> I
                 work()
             except AWAY as error:
                 _log.debug("postgres.lost", error=str(error))
-            except Exception:
+            except Exception:  # noqa: BLE001 - the next round may go better
                 _log.exception("work.failed")
             # Jitter keeps many processes from doing it in step.
             stop.wait(every_seconds * uniform(0.8, 1.2))  # noqa: S311 - no secret depends on it

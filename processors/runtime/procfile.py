@@ -51,7 +51,7 @@ def release(env: Mapping[str, str]) -> None:
     Raises:
         NotStarted: it failed; its output says why.
     """
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - our own Procfile
         [*_HONCHO, "start", "release"],
         env=dict(env),
         cwd=ROOT,
@@ -70,7 +70,7 @@ def running(env: Mapping[str, str], output: IO[bytes] | None) -> Iterator[subpro
 
     `output` receives what they print; None leaves it on the terminal.
     """
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - our own Procfile
         [*_HONCHO, "start", "web", "worker", "clock"],
         env=dict(env),
         cwd=ROOT,

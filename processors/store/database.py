@@ -64,7 +64,7 @@ def sync_pool(url: str, *, size: int, name: str) -> Pool:
         set_json_dumps(encode_json, connection)
         connection.execute(_SESSION)
 
-    pool = ConnectionPool(
+    return ConnectionPool(
         url,
         kwargs={**_OPTIONS, "application_name": f"zoho-mirror {name}"},
         min_size=1,
@@ -75,7 +75,6 @@ def sync_pool(url: str, *, size: int, name: str) -> Pool:
         name=name,
         open=False,
     )
-    return pool
 
 
 def async_pool(url: str, *, size: int, name: str, timeout_seconds: float) -> AsyncPool:
@@ -86,7 +85,7 @@ def async_pool(url: str, *, size: int, name: str, timeout_seconds: float) -> Asy
         set_json_dumps(encode_json, connection)
         await connection.execute(_SESSION)
 
-    pool = AsyncConnectionPool(
+    return AsyncConnectionPool(
         url,
         kwargs={**_OPTIONS, "application_name": f"zoho-mirror {name}"},
         min_size=1,
@@ -97,7 +96,6 @@ def async_pool(url: str, *, size: int, name: str, timeout_seconds: float) -> Asy
         name=name,
         open=False,
     )
-    return pool
 
 
 def only_row(cursor: psycopg.Cursor[Any]) -> Row:

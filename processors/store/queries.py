@@ -23,9 +23,7 @@ class Queries:
         text = resources.files(__package__).joinpath("sql", file_name).read_text("utf-8")
         parts = _NAME.split(text)
         self._file_name = file_name
-        self._statements = {
-            name: statement.strip() for name, statement in zip(parts[1::2], parts[2::2], strict=True)
-        }
+        self._statements = {name: statement.strip() for name, statement in zip(parts[1::2], parts[2::2], strict=True)}
 
     def __getattr__(self, name: str) -> LiteralString:
         """Return the statement; its text is part of the program, hence a literal."""

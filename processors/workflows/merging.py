@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from processors.errors import ItemUnusable
-from processors.store.products import Changes, Content, Current, Product, differences
+from processors.store.products import Changes, Current, Product, differences
 from processors.zoho import items
 
 Outcome = Literal["created", "updated", "unchanged", "stale", "tombstoned", "gone"]
@@ -162,16 +162,11 @@ def _order_is_unsure(row: Product, body: items.Body) -> bool:
 def _conflicting_keys(row: Product, body: items.Body) -> list[str]:
     """Return the mapped keys for which row and body give different values with the same time."""
     keys = [key for key in items.COLUMNS if key in body.fields and _time_of(row, key) == body.modified_at]
-    if not keys:
-        return []
-    # What the row's body said: of an item that is not tracked any more the column does not show it.
-    known = items.content_of(row.raw)
-    return [key for key in keys if _said(key, row.raw, known) != _said(key, body.fields, body.content)]
-
-
-def _said(key: str, fields: items.Fields, content: Content) -> object:
-    columns = items.COLUMNS[key]
-    return [getattr(content, column) for column in columns] if columns else fields[key]
+    return [
+        key
+        for key in keys
+        if any(getattr(row.content, column) != getattr(body.content, column) for column in items.COLUMNS[key])
+    ]
 
 
 def _written(
@@ -205,7 +200,7 @@ def _merged(row: Product, body: items.Body, said_at: datetime) -> Product:
     times = {key: said_at if key in taken else _time_of(row, key) for key in items.COLUMNS if key in raw}
     return Product(
         zoho_item_id=row.zoho_item_id,
-        content=items.content_of(_without_former_stock(raw, times)),
+        content=items.content_of(raw),
         zoho_last_modified_at=None if newest == _NEVER else newest,
         deleted_at=None,
         raw=raw,
@@ -216,11 +211,3 @@ def _merged(row: Product, body: items.Body, said_at: datetime) -> Product:
 def _is_outdated_twin(key: str, taken: Mapping[str, Any]) -> bool:
     """`rate_formatted` belongs to the `rate` beside it: without it in the newer body it shows the old price."""
     return key not in taken and any(key.endswith(twin) and key.removesuffix(twin) in taken for twin in _TWINS)
-
-
-def _without_former_stock(raw: Mapping[str, Any], times: Mapping[str, datetime]) -> Mapping[str, Any]:
-    """Leave out a stock figure from the time before Zoho stopped tracking the item; bodies then lack the key."""
-    is_untracked = raw.get("track_inventory") in (False, "false")
-    if is_untracked and "stock_on_hand" in raw and times["stock_on_hand"] < times["track_inventory"]:
-        return {key: value for key, value in raw.items() if key != "stock_on_hand"}
-    return raw

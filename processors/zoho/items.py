@@ -233,7 +233,6 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "category_name": ("category_name",),
     "brand": ("brand",),
     "unit": ("unit",),
-    "track_inventory": (),  # fills none, but tells whether an absent stock figure means "none"
 }
 """The mapped keys, and which columns of `products.Content` each fills."""
 
@@ -254,6 +253,9 @@ class Body:
 
 def read_body(fields: Fields) -> Body:
     """Read the top-level keys of one item."""
+    if fields.get("track_inventory") in (False, "false") and "stock_on_hand" not in fields:
+        # Here an absent figure does not leave the stored one alone: there is none, which webhooks write as "".
+        fields = {**fields, "stock_on_hand": ""}
     content, item, notes = _content(fields)
     missing = tuple(key for key in NEEDED if _is_missing(key, fields, item))
     return Body(

@@ -59,10 +59,8 @@ def test_dev_asks_for_what_your_own_zoho_needs() -> None:
     done = run("dev")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "ZOHO_WEBHOOK_SECRETS is missing; it should hold "
-        "the secrets of Zoho's webhook form, newest first, comma-separated, 12–50 letters and digits each",
-        "ZOHO_ORGANIZATION_ID is missing; it should hold "
-        "the organisation's number, digits only (Zoho Inventory: Settings > Organization Profile)",
+        f"{name} is missing; it should hold {Settings.model_fields[name.lower()].description}"
+        for name in ("ZOHO_WEBHOOK_SECRETS", "ZOHO_ORGANIZATION_ID")
     ]
 
 

@@ -213,4 +213,4 @@ def test_a_worker_that_lost_a_thread_ends(broker: RedisBroker) -> None:
     declare_actors(broker, lambda _: None)
     broker.add_middleware(Threads())
     with pytest.raises(WorkerThreadDied):
-        run_worker(broker, threads=2, fetch_threads=1)
+        run_worker(broker, threads=2, fetch_threads=1, stop=threading.Event())
