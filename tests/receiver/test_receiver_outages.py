@@ -170,6 +170,7 @@ def test_web_starts_without_postgres_and_without_the_schema(
     """A release may migrate while web starts: nothing of it may stay broken afterwards."""
     monkeypatch.setattr(rejections, "_EVERY_SECONDS", 0.1)
     monkeypatch.setattr(app, "BEAT_EVERY", timedelta(seconds=0.1))
+    monkeypatch.setattr(app, "_POOL_TIMEOUT_SECONDS", 0.5)
     mortal_postgres.start()
     mortal_postgres.drop_database("late")
     mortal_postgres.stop()

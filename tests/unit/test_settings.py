@@ -23,7 +23,7 @@ WRONG = {
         "postgres",
         "postgres:// spaced",
         f"{MARK}@localhost",
-        f"postgres://u:{MARK}[@host",
+        f"postgres://u:{MARK}%zz@host",
     ),
     "REDIS_URL": ("http://x", "localhost:6379", "redis://", f"redis://:{MARK}/x@host", "redis://host:65536"),
     "REDIS_TLS_VERIFY": ("maybe", "2"),
