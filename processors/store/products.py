@@ -55,7 +55,7 @@ class Current:
     revision: int
     """Of the row; 0 where there is none."""
     absences: int
-    """How many finished events said that the item is gone."""
+    """How many finished events said that the item is gone; 0 where that makes no difference."""
 
 
 def current_from_row(row: Row) -> Current:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -20,40 +21,44 @@ _FIRST_CHANGE = datetime(2026, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def _template() -> dict[str, Any]:
-    organization = simulator.Organization()
-    items = simulator.Catalogue.generate(20).all()
-    richest = max(items, key=lambda item: len(shapes.webhook_item(item, organization)))
-    fields: dict[str, Any] = dict(shapes.webhook_item(richest, organization))
-    fields["description"] = "…"
-    fields["description"] += "x" * (SIZE - len(body_from(fields, 0, 0)))
-    return fields
-
-
-def body_from(template: dict[str, Any], item: int, version: int) -> bytes:
-    """Return what `body` does, from other keys than the usual ones."""
-    modified = _FIRST_CHANGE + timedelta(seconds=version)
-    # Fixed widths, so that all bodies have one size.
-    changed = {
-        "item_id": item_id(item),
-        "sku": f"BENCH-{item:09d}",
-        "rate": f"{10_000_000 + version}.50",
-        "last_modified_time": wire.zoho_time(modified),
-    }
-    return _encode({"item": {**template, **changed}})
-
-
-_TEMPLATE = _template()
-
-
 def item_id(item: int) -> str:
     """Return Zoho's number of the item."""
     return str(_FIRST_ITEM_ID + item)
 
 
+def rate(version: int) -> Decimal:
+    """Return the item's price in that version: no two have the same."""
+    return Decimal(f"{1_000_000 + version}.50")
+
+
+def _body(template: dict[str, Any], item: int, version: int) -> bytes:
+    # Of fixed widths, so that all bodies have one size.
+    changed = {
+        "item_id": item_id(item),
+        "sku": f"BENCH-{item:09d}",
+        "rate": rate(version),
+        "last_modified_time": wire.zoho_time(_FIRST_CHANGE + timedelta(seconds=version)),
+    }
+    return _encode({"item": {**template, **changed}})
+
+
+def _template() -> dict[str, Any]:
+    organization = simulator.Organization()
+    shown: list[dict[str, Any]] = [
+        dict(shapes.webhook_item(item, organization)) for item in simulator.Catalogue.generate(20).all()
+    ]
+    richest = max(shown, key=len)
+    fields: dict[str, Any] = {**richest, "description": ""}
+    fields["description"] = "x" * (SIZE - len(_body(fields, 0, 0)))
+    return fields
+
+
+_TEMPLATE = _template()
+
+
 def body(item: int, version: int) -> bytes:
     """Return what Zoho sends of an item as it was `version` seconds after its creation."""
-    return body_from(_TEMPLATE, item, version)
+    return _body(_TEMPLATE, item, version)
 
 
 def request(content: bytes) -> bytes:

@@ -19,7 +19,9 @@ class _Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._size += len(data)
-        if self._size >= _REQUEST_SIZE:
+        if data.startswith(b"GET"):
+            self._transport.write(_ANSWER)
+        elif self._size >= _REQUEST_SIZE:
             self._size -= _REQUEST_SIZE
             self._transport.write(_ANSWER)
 

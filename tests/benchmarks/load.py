@@ -1,8 +1,8 @@
-"""The load generator, a process of its own: `python -m tests.benchmarks.load PORT COUNT RATE SEED`.
+"""The load generator, a process of its own, so that what it costs is not counted: `python -m tests.benchmarks.load`.
 
-It builds its requests first, prints a line, waits for one, and then sends them over 64 connections that stay open: as
-fast as answers come where RATE is 0, else RATE in a second, whether or not earlier ones were answered. It prints the
-seconds this took and the milliseconds of each answer as JSON.
+For each line `PORT COUNT RATE SEED` it builds that many requests, prints `ready`, waits for another line, and sends
+them over 64 connections that stay open: as fast as answers come where RATE is 0, else RATE in a second, whether or not
+earlier ones were answered. It then prints, as JSON, the seconds this took and the milliseconds of each answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from tests.benchmarks import bodies
 
 CONNECTIONS = 64
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +39,52 @@ class Answers:
 
 
 class Generator:
-    """A generator that has built its requests and waits for the word."""
+    """The generator's process; one run at a time."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
+    def prepare(self, port: int, *, count: int, seed: int, rate: int = 0) -> None:
+        """Build the requests; two runs of one seed send the same bodies."""
+        self._write(f"{port} {count} {rate} {seed}")
+        self._read()
+
     def run(self) -> Answers:
-        """Send everything.
+        """Send what was prepared.
 
         Raises:
             RuntimeError: an answer was not 200, or did not come.
         """
-        output, _ = self._process.communicate(b"go\n", timeout=_SECONDS)
-        if self._process.returncode != 0:
-            raise RuntimeError("the load generator failed; its last words are above")
-        return Answers(**json.loads(output))
+        self._write("go")
+        return Answers(**json.loads(self._read()))
+
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the load generator ended; its last words are above")
+        return line
 
 
 @contextlib.contextmanager
-def generator(port: int, *, count: int, seed: int, rate: int = 0) -> Iterator[Generator]:
-    """Start a generator and wait until it is ready; two of one seed send the same bodies."""
-    command = [sys.executable, "-m", "tests.benchmarks.load", *map(str, (port, count, rate, seed))]
-    process = subprocess.Popen(command, cwd=procfile.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield Generator(process)
-    finally:
-        process.kill()
-        process.wait()
+def generator() -> Iterator[Generator]:
+    """Run a generator."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.load"],
+        cwd=procfile.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield Generator(process)
+        finally:
+            process.kill()
 
 
 class _Connection(asyncio.Protocol):
@@ -138,16 +154,23 @@ async def _send(port: int, requests: list[bytes], rate: int) -> tuple[float, lis
     return perf_counter() - started, seconds
 
 
-def _main(port: int, count: int, rate: int, seed: int) -> None:
-    # Each run has items of its own: a delivery like an earlier one would be a duplicate.
-    requests = [bodies.request(bodies.body(seed * 1_000_000 + number, 0)) for number in range(count)]
-    gc.disable()
-    sys.stdout.write("ready\n")
+def _main() -> None:
+    for line in sys.stdin:
+        port, count, rate, seed = map(int, line.split())
+        # Each run has items of its own: a delivery like an earlier one would be a duplicate.
+        requests = [bodies.request(bodies.body(seed * 1_000_000 + number, 0)) for number in range(count)]
+        _say("ready")
+        sys.stdin.readline()
+        gc.disable()
+        seconds, answers = asyncio.run(_send(port, requests, rate))
+        gc.enable()
+        _say(json.dumps({"seconds": seconds, "milliseconds": [round(answer * 1000, 3) for answer in answers]}))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-    sys.stdin.readline()
-    seconds, answers = asyncio.run(_send(port, requests, rate))
-    json.dump({"seconds": seconds, "milliseconds": [round(answer * 1000, 3) for answer in answers]}, sys.stdout)
 
 
 if __name__ == "__main__":
-    _main(*map(int, sys.argv[1:]))
+    _main()

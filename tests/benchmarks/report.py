@@ -40,9 +40,9 @@ class Subject:
     notes: Sequence[str] = ()
     rows: dict[str, dict[str, Figure]] = field(default_factory=dict)
 
-    def add(self, row: str, **cells: Figure | None) -> None:
-        """Add a row; cells come in the order of the columns, named a, b, c…"""
-        given = zip(self.columns, cells.values(), strict=False)
+    def add(self, row: str, *cells: Figure | None) -> None:
+        """Add a row whose cells come in the order of the columns."""
+        given = zip(self.columns, cells, strict=True)
         self.rows[row] = {column: cell for column, cell in given if cell is not None}
 
 
@@ -67,19 +67,18 @@ def _percentile(samples: Sequence[float], share: float) -> float:
 
 
 def _written(value: float) -> str:
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2f}"
 
 
 def show(console: Console, subject: Subject) -> None:
     """Print the subject's table."""
-    table = Table(title=subject.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_lines=True)
-    table.add_column("")
+    table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False, collapse_padding=True)
+    table.add_column("", no_wrap=True)
     for column in subject.columns:
         table.add_column(column, justify="right")
     for name, cells in subject.rows.items():
         table.add_row(name, *(str(cells[column]) if column in cells else "" for column in subject.columns))
+    console.print(subject.title, style="bold", highlight=False)
     console.print(table)
     for note in subject.notes:
         console.print(f"  {note}", highlight=False)

@@ -66,6 +66,10 @@ def row(*bodies: items.Body) -> Product:
     return product
 
 
+def row_after(product: Product, said: items.Body) -> Product:
+    return changed(merging.decide_change(known(product), ITEM, said))
+
+
 def changed(decided: Decision | Settled | Write) -> Product:
     assert isinstance(decided, Write), decided
     return decided.product
@@ -108,6 +112,9 @@ BODIES_OF_ONE_ITEM = st.lists(
 @st.composite
 def orders(draw: st.DrawFn) -> tuple[list[items.Body], list[items.Body]]:
     told: list[dict[str, Any]] = draw(BODIES_OF_ONE_ITEM)
+    for each in told:
+        if not each["track_inventory"]:
+            each["stock_on_hand"] = ""
     bodies = [body(**each) for each in told]
     thinner = [
         body(**{**each, "without": draw(st.sets(st.sampled_from(SPARE)))}) for each in told if draw(st.booleans())
@@ -148,12 +155,8 @@ def test_the_columns_are_the_projection_of_the_newest_value_of_each_key(
         assert not usable
         return
     assert product.zoho_last_modified_at == usable[-1].modified_at
-    for key in items.COLUMNS.keys() - {"stock_on_hand"}:
-        assert product.raw.get(key) == newest.get(key)
-    expected = items.content_of(newest)
-    assert replace(product.content, stock_on_hand=None, stock_quantity=None) == replace(
-        expected, stock_on_hand=None, stock_quantity=None
-    )
+    assert {key: product.raw.get(key) for key in items.COLUMNS} == {key: newest.get(key) for key in items.COLUMNS}
+    assert product.content == items.content_of(newest)
 
 
 @given(orders())
@@ -253,7 +256,7 @@ CONFLICTS: list[Mapping[str, Any]] = [
     {"stock_on_hand": Decimal("7.5")},
     {"status": "inactive"},
     {"sku": ""},
-    {"track_inventory": False},
+    {"track_inventory": False, "without": ["stock_on_hand"]},
 ]
 
 
@@ -371,7 +374,9 @@ def test_stock_of_an_item_no_longer_tracked_is_dropped_in_any_order() -> None:
         product = applied(order)
         assert product is not None
         assert (product.content.stock_on_hand, product.content.stock_quantity) == (None, None)
-        # The body of that second once more says nothing new.
+        # The body of that second once more says nothing new, and a later one without a figure brings none back.
+        again = body(7, without=["stock_on_hand"])
+        assert row_after(product, again).content.stock_on_hand is None
         assert applied([*order, tracked], product) == product
 
 
@@ -382,6 +387,16 @@ def test_stock_absent_from_a_body_of_a_tracked_item_is_left_alone() -> None:
 def test_a_display_twin_does_not_outlive_its_value() -> None:
     product = row(body(0, rate_formatted="₹12.50"), body(1, rate=13))
     assert "rate_formatted" not in product.raw
+
+
+def test_zohos_answer_of_the_same_second_drops_the_stock_of_an_item_no_longer_tracked() -> None:
+    answer = body(0, without=["stock_on_hand"], track_inventory=False)
+    product = changed(merging.decide_fetched(known(row(body(0))), ITEM, answer))
+    assert (product.content.stock_on_hand, product.content.stock_quantity) == (None, None)
+
+
+def test_stock_that_a_body_gives_is_kept_whatever_else_it_says() -> None:
+    assert row(body(0, track_inventory=False)).content.stock_quantity == 7
 
 
 # Bare dates: the documentation prints them, captures do not.

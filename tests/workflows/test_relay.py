@@ -95,6 +95,18 @@ def test_an_event_whose_next_try_has_come_is_handed_over(scene: Scene) -> None:
     assert scene.event(event_id)["outcome"] == "created"
 
 
+def test_a_next_try_soon_after_the_last_message_does_not_wait_for_that_to_be_given_up(scene: Scene) -> None:
+    event_id = scene.changed(fields())
+    queue(scene, event_id)
+    with scene.pool.connection() as connection:
+        ((event, _),) = inbox.claim(connection, [event_id], worker="w", lease=timedelta(seconds=10))
+        inbox.fail(connection, event, ValueError("x"), retry_in=timedelta(seconds=1), counts=False)
+    age(scene, event_id, 2)
+    assert relayed(scene) == []
+    age(scene, event_id, 2)
+    assert relayed(scene) == [event_id]
+
+
 @pytest.mark.parametrize("state", ["processed", "dead"])
 def test_finished_events_are_left_alone(scene: Scene, state: str) -> None:
     event_id = scene.changed(fields())

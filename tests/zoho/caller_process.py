@@ -25,7 +25,8 @@ from tests.zoho.support import in_threads
 
 
 def _say(answer: Any) -> None:
-    print(json.dumps(answer), flush=True)
+    sys.stdout.write(f"{json.dumps(answer)}\n")
+    sys.stdout.flush()
 
 
 def _obey(command: str, settings: Settings, pool: Pool, arguments: dict[str, Any]) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import logging
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import httpx
 import pytest
 import respx
+import structlog
 
+from processors import logs
 from processors.settings import Settings
 from processors.store.database import Pool
 from processors.zoho.client import ZohoClient
 from processors.zoho.oauth import TokenSource
 from simulator import Catalogue, Limits, Zoho, serve
-from tests.zoho.support import TOKEN_URL, Caller, answering, settings
+from tests.zoho.support import TOKEN_URL, answering, settings
 
 
 @pytest.fixture
@@ -58,11 +61,18 @@ def zoho_url(zoho: Zoho) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="package")
-def callers() -> Iterator[list[Caller]]:
-    """Four other processes, used by one test after the other."""
-    with ExitStack() as stack:
-        callers = [stack.enter_context(Caller()) for _ in range(4)]
-        for caller in callers:
-            assert caller.answer() == "ready"
-        yield callers
+@pytest.fixture
+def configured_logs() -> Iterator[Callable[..., None]]:
+    """`logs.configure`, undone afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def configure(log_format: Literal["json", "console"], level: str, *, process: str) -> None:
+        logs.configure(log_format, level, process=process)
+        # Loggers of modules would stay as they are now for all later tests.
+        structlog.configure(cache_logger_on_first_use=False)
+
+    yield configure
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()

@@ -22,7 +22,7 @@ from processors.errors import (
 from processors.store.database import Connection, Pool
 from processors.zoho.client import ZohoClient
 from simulator import ORGANIZATION_ID, Fault, Zoho
-from tests.zoho.support import API, Caller, answering, environment, expire_token, in_threads, let_pass, settings
+from tests.zoho.support import API, answering, expire_token, in_threads, let_pass, settings
 
 ITEM_URL = f"{API}/inventory/v1/items/4100000000000020007"
 ITEM_ID = "4100000000000020007"
@@ -101,9 +101,7 @@ def test_no_digit_of_a_number_or_an_id_is_lost(client: ZohoClient, item: respx.R
     }
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [(404, 1002), (404, 5), (200, 1002), (400, 1002), (404, "1002")], ids=str
-)
+@pytest.mark.parametrize(("status", "code"), [(404, 1002), (404, 5), (200, 1002), (400, 1002), (404, "1002")], ids=str)
 def test_a_record_that_does_not_exist_is_none(
     client: ZohoClient, item: respx.Route, status: int, code: int | str
 ) -> None:
@@ -302,23 +300,6 @@ def test_a_wrong_organisation_never_locks_the_refresh_token_out(
                 client.item(ITEM_ID)
             let_pass(connection, timedelta(seconds=14))
     assert zoho.calls("/oauth/v2/token") <= 9
-
-
-def test_an_expired_token_is_one_refresh_among_all_processes_and_threads(
-    pool: Pool, database_url: str, callers: list[Caller], zoho: Zoho, zoho_url: str
-) -> None:
-    item_id = zoho.catalogue.all()[0].item_id
-    environ = environment(DATABASE_URL=database_url, ZOHO_ACCOUNTS_URL=zoho_url, ZOHO_API_URL="")
-    with ZohoClient(pool, settings(ZOHO_ACCOUNTS_URL=zoho_url, ZOHO_API_URL="")) as client:
-        client.item(item_id)
-    zoho.tokens.expire_access_tokens()
-    zoho.faults.add(Fault("/oauth/v2/token", latency_seconds=0.1))
-    for caller in callers:
-        caller.tell("item", environ, item_id=item_id, threads=2)
-    assert [caller.answer() for caller in callers] == [[item_id, item_id]] * 4
-    assert zoho.token_refreshes == 2
-    assert zoho.calls("/oauth/v2/token") == 2
-    assert zoho.limits.most_at_once <= 4
 
 
 def test_a_refused_refresh_token_waits_for_a_person(client: ZohoClient, router: respx.MockRouter) -> None:

@@ -91,7 +91,10 @@ WITH named AS (
      WHERE id IN (SELECT id FROM named UNION SELECT id FROM waiting)
  RETURNING id, kind, item_id, received_at, attempts, failures, body, content_type, query_string
 )
-SELECT claimed.*, products.*, absences_of(item_id) AS absences
+SELECT claimed.*, products.*,
+       -- Counted where it matters: of an item without a row, and before a deletion.
+       CASE WHEN revision IS NULL OR bool_or(kind = 'deleted') OVER (PARTITION BY item_id)
+            THEN absences_of(item_id) ELSE 0 END AS absences
   FROM claimed
   LEFT JOIN products ON zoho_item_id = item_id
  ORDER BY claimed.id;
