@@ -172,7 +172,7 @@ WITH items AS (
     SELECT item_id
       FROM ready
      WHERE NOT writes
-       AND (revision > 0 OR NOT EXISTS (SELECT FROM products WHERE zoho_item_id = item_id))
+       AND revision = coalesce((SELECT products.revision FROM products WHERE zoho_item_id = item_id), 0)
 ), changed AS (
     INSERT INTO product_changes (item_id, source, event_id, changes)
     SELECT change.item_id, change.source, change.event_id, change.changes::jsonb
