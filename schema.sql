@@ -145,8 +145,8 @@ CREATE TABLE IF NOT EXISTS zoho_connection (
 
 ALTER TABLE zoho_connection
     ADD COLUMN IF NOT EXISTS refresh_token bytea,
-    -- SHA-256 of the ZOHO_REFRESH_TOKEN that was last taken over: a changed setting replaces what is stored,
-    -- an unchanged one does not undo a connection made since.
+    -- SHA-256 of the ZOHO_REFRESH_TOKEN, with its client, that was last taken over: a changed setting replaces what
+    -- is stored, an unchanged one does not undo a connection made since.
     ADD COLUMN IF NOT EXISTS seed_digest bytea,
     ADD COLUMN IF NOT EXISTS access_token bytea,
     ADD COLUMN IF NOT EXISTS access_token_expires_at timestamptz,

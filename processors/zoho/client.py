@@ -80,7 +80,8 @@ class ZohoClient:
             # Code 14 or 57. Either may mean an old token; the second answer tells.
             token = self._tokens.access_token(rejected=token)
             status, answer = self._call(path, params, token, purpose)
-        if _is_unauthorised(status, answer):
+        if _is_unauthorised(status, answer) or status == httpx.codes.FORBIDDEN:
+            # Zoho documents no 403; a firewall or an allow-list in between answers so, and not because of the item.
             message = (
                 f"Zoho does not authorise {path} ({_told(status, answer)}): "
                 "check ZOHO_ORGANIZATION_ID, ZOHO_DATA_CENTER and the scopes of the connection"
@@ -107,7 +108,7 @@ class ZohoClient:
             answer = _object(response.content)
             call.code = _code(answer or {})
         _raise_if_closed(call)
-        if answer is None and response.status_code != httpx.codes.UNAUTHORIZED:
+        if answer is None and response.status_code not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             message = f"Zoho answered {response.status_code} for {path} with something that is no JSON object"
             raise ZohoUnavailable(message)
         return response.status_code, answer or {}

@@ -108,13 +108,18 @@ class TokenSource:
     def _seed(self, connection: Connection, box: SecretBox) -> None:
         seed = self._settings.zoho_refresh_token
         if seed and not self._is_seeded:
-            secret = seed.get_secret_value()
+            # The client is part of it: a corrected client secret must not wait for what the wrong one earned.
+            parts = [seed.get_secret_value(), self._settings.zoho_client_id or "", self._client_secret()]
             zoho_connection.seed(
                 connection,
-                refresh_token=box.encrypt(secret),
-                seed_digest=hashlib.sha256(secret.encode()).digest(),
+                refresh_token=box.encrypt(seed.get_secret_value()),
+                seed_digest=hashlib.sha256("\n".join(parts).encode()).digest(),
             )
         self._is_seeded = True
+
+    def _client_secret(self) -> str:
+        secret = self._settings.zoho_client_secret
+        return secret.get_secret_value() if secret else ""
 
     @staticmethod
     def _usable(
@@ -164,8 +169,7 @@ class TokenSource:
 
     def _ask(self, refresh_token: str) -> dict[str, Any] | _Refusal:
         """Call the token endpoint; parameters travel in the body, since query strings end up in logs."""
-        client_secret = self._settings.zoho_client_secret
-        secret = client_secret.get_secret_value() if client_secret else ""
+        secret = self._client_secret()
         try:
             response = self._http.post(
                 f"{self._settings.accounts_url}/oauth/v2/token",

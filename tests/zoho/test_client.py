@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import httpx
 import pytest
@@ -288,6 +289,16 @@ def test_still_unauthorised_with_a_fresh_token_waits_for_a_person(
         with pytest.raises((NotAuthorised, TokenThrottled)):
             client.item(ITEM_ID)
     assert router["token"].call_count == 3
+
+
+@pytest.mark.parametrize("answer", [{"json": {"code": 1, "message": "no"}}, {"text": "<html>Forbidden"}])
+def test_a_forbidden_call_waits_for_a_person_and_costs_no_refresh(
+    client: ZohoClient, item: respx.Route, router: respx.MockRouter, answer: dict[str, Any]
+) -> None:
+    item.respond(403, **answer)
+    with pytest.raises(NotAuthorised):
+        client.item(ITEM_ID)
+    assert (item.call_count, router["token"].call_count) == (1, 1)
 
 
 def test_a_wrong_organisation_never_locks_the_refresh_token_out(

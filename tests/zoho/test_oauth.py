@@ -109,6 +109,16 @@ def test_a_changed_setting_replaces_the_connection_and_its_refusals(
     assert _sent(router)["refresh_token"] == ["1000.changed"]
 
 
+def test_a_corrected_client_does_not_wait_for_what_the_wrong_one_earned(
+    pool: Pool, http: httpx.Client, router: respx.MockRouter
+) -> None:
+    router["token"].respond(json={"error": "invalid_client"})
+    with pytest.raises(NotConnected):
+        TokenSource(pool, settings(ZOHO_CLIENT_SECRET="wrong"), http).access_token()
+    router["token"].respond(json={"access_token": "1000.second", "expires_in": 3600})
+    assert TokenSource(pool, settings(), http).access_token().value == "1000.second"
+
+
 def test_without_a_refresh_token_nothing_is_called(pool: Pool, http: httpx.Client, router: respx.MockRouter) -> None:
     with pytest.raises(NotConnected, match="no refresh token"):
         TokenSource(pool, settings(ZOHO_REFRESH_TOKEN=""), http).access_token()
