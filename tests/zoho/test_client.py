@@ -165,7 +165,6 @@ def test_an_error_says_what_was_answered_for_which_path(client: ZohoClient, item
         httpx.Response(200, json={"code": 0, "item": []}),
         httpx.Response(200, json={"code": 0, "item": None}),
         httpx.Response(200, content=b'{"code":' + b"[" * 100_000),
-        httpx.Response(403, html="<h1>Forbidden</h1>"),
         httpx.Response(302, headers={"Location": "http://elsewhere.test/"}),
         httpx.DecodingError("no gzip"),
         httpx.ConnectTimeout("slow"),
