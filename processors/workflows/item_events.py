@@ -38,6 +38,9 @@ LEASE = timedelta(seconds=10)
 FETCH_LEASE = timedelta(seconds=60)
 """Longer than a token refresh, the wait for the quota and a call with a second try take together."""
 
+LONGEST_DRAIN = timedelta(seconds=15)
+"""An actor ends after this long even in the middle of a backlog, so that its process can stop; the relay goes on."""
+
 FIRST_RETRY = timedelta(seconds=15)
 MOST_FAILURES = 7
 """Seven tries, with six pauses of 15 s, 45 s, 2, 7, 20 and 61 minutes between them: an hour and a half."""
@@ -81,11 +84,12 @@ def apply_events(shop: Workshop, event_ids: Sequence[int]) -> None:
     """
     with shop.pool.connection() as connection:
         not_taken = set(event_ids)
+        deadline = perf_counter() + LONGEST_DRAIN.total_seconds()
         claimed = inbox.claim(connection, event_ids, worker=shop.worker, lease=LEASE, others=BATCH)
         while claimed:
             _apply(shop, connection, claimed)
             not_taken -= {event.id for event, _ in claimed}
-            if len(claimed) < BATCH:
+            if len(claimed) < BATCH or perf_counter() > deadline:
                 break
             claimed = inbox.claim(connection, [], worker=shop.worker, lease=LEASE, others=BATCH)
         if not_taken:
