@@ -52,7 +52,10 @@ def main() -> None:
 @main.command()
 @_with_settings(_DATABASE, process="migrate")
 def migrate(settings: Settings) -> None:
-    """Bring the database to the state of schema.sql; safe to run again, and by two at once."""
+    """Bring the database to the state of schema.sql.
+
+    Safe to run again, and by two at once; no row is ever removed.
+    """
     import psycopg  # noqa: PLC0415 - the other commands start without it
 
     from processors.store import schema  # noqa: PLC0415
@@ -85,7 +88,10 @@ def clock(settings: Settings) -> None:
 @main.command()
 @click.option("--items", default=1_000, show_default=True, help="Size of the simulated catalogue.")
 def demo(items: int) -> None:
-    """Show everything on one machine, with a simulated Zoho; nothing is left behind."""
+    """Show everything at work, with a simulated Zoho.
+
+    Embedded Postgres and Redis and the Procfile's processes; Ctrl-C stops it all and leaves nothing behind.
+    """
     try:
         port = Settings.load().port
     except ConfigurationError as error:
@@ -95,7 +101,10 @@ def demo(items: int) -> None:
 
 @main.command()
 def dev() -> None:
-    """Run the Procfile's processes against your own Zoho; settings may stand in a file named .env."""
+    """Run all processes here, against your own Zoho.
+
+    Settings may stand in a file named .env. Postgres and Redis are embedded, and kept in .local/, where none are set.
+    """
     dot_env = Path(".env")
     try:
         if dot_env.exists():
