@@ -74,6 +74,7 @@ ALTER TABLE events
     ADD COLUMN IF NOT EXISTS body bytea NOT NULL DEFAULT '',  -- as received: jsonb would refuse NUL and bad UTF-8
     ADD COLUMN IF NOT EXISTS content_type text NOT NULL DEFAULT 'application/json',
     ADD COLUMN IF NOT EXISTS query_string bytea NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS is_dated boolean NOT NULL DEFAULT true, -- its body says when the item was modified
     -- SHA-256 over route and body. At most one event holds a fingerprint; it gives it up when the same body would
     -- count as new (processors/store/sql/inbox.sql, release_fingerprints).
     ADD COLUMN IF NOT EXISTS fingerprint bytea CONSTRAINT events_fingerprint UNIQUE,

@@ -26,6 +26,7 @@ def configure(log_format: Literal["json", "console"], level: str, *, process: st
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         _drop_colours,
+        _drop_nothing,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     # Local variables in tracebacks would carry tokens and bodies into the log: neither form shows them.
@@ -56,6 +57,10 @@ def configure(log_format: Literal["json", "console"], level: str, *, process: st
     root.setLevel(level.upper())
     for name, quietest in _NOISY.items():
         logging.getLogger(name).setLevel(max(quietest, root.level))
+
+
+def _drop_nothing(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {key: value for key, value in event.items() if value is not None}
 
 
 def _drop_colours(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

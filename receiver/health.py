@@ -1,10 +1,13 @@
-"""Liveness, readiness and metrics. Plain functions: Starlette runs them in threads, away from the webhooks' loop."""
+"""Liveness, readiness and metrics, looked up in threads, away from the webhooks' loop."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import psycopg
+from anyio import move_on_after, to_thread
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,8 +21,14 @@ from processors.workflows import insights
 from receiver import metrics
 
 _OK = "ok"
-# Health checks have their own deadlines; an answer after it is as bad as none.
-_SECONDS = 2.0
+_POSTGRES_AWAY = "no answer; deliveries are answered 503 until it is back"
+_REDIS_AWAY = "no answer; deliveries are recorded, and applied by the relay within seconds"
+_POOL_SECONDS = 2.0
+# Health checks have deadlines of their own: an answer after those is as bad as none. A thread that hangs longer is left
+# behind; there are never more of them than connections in the pool.
+_SECONDS = 4.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,42 +47,55 @@ class Health:
             Route("/metrics", self.metrics),
         ]
 
-    def live(self, _request: Request) -> Response:
+    async def live(self, _request: Request) -> Response:
         """Answer as long as the process can: a restart would not help what `ready` reports."""
         return JSONResponse({"status": _OK})
 
-    def ready(self, _request: Request) -> Response:
+    async def ready(self, _request: Request) -> Response:
         """Tell whether deliveries can be taken, with the state of each part.
 
         Redis is a part but no condition: without it deliveries are recorded all the same.
         """
-        postgres, schema = self._database()
-        parts = {"postgres": postgres, "schema": schema, "redis": self._redis()}
+        postgres, schema = await _within_limit(self._database, (_POSTGRES_AWAY, "unknown"))
+        parts = {"postgres": postgres, "schema": schema, "redis": await _within_limit(self._redis, _REDIS_AWAY)}
         is_ready = postgres == schema == _OK
         status = _OK if is_ready and parts["redis"] == _OK else "degraded" if is_ready else "unavailable"
         return JSONResponse({"status": status, "parts": parts}, 200 if is_ready else 503)
 
-    def metrics(self, _request: Request) -> Response:
+    async def metrics(self, _request: Request) -> Response:
         """Expose the system's state to Prometheus."""
-        try:
-            with self.pool.connection(timeout=_SECONDS) as connection:
-                overview = insights.overview(connection)
-        except (*AWAY, psycopg.errors.UndefinedTable):
+        text = await _within_limit(self._exposition, None)
+        if text is None:
             # Half an answer would read as a system at rest.
             return Response("postgres is away, or migrate did not run\n", 503, media_type="text/plain")
-        return Response(metrics.exposition(overview, self.settings), media_type=CONTENT_TYPE_LATEST)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    def _exposition(self) -> bytes | None:
+        try:
+            with self.pool.connection(timeout=_POOL_SECONDS) as connection:
+                overview = insights.overview(connection)
+        except (*AWAY, psycopg.ProgrammingError):
+            return None
+        return metrics.exposition(overview, self.settings)
 
     def _database(self) -> tuple[str, str]:
         try:
-            with self.pool.connection(timeout=_SECONDS) as connection:
+            with self.pool.connection(timeout=_POOL_SECONDS) as connection:
                 is_there = insights.schema_is_there(connection)
         except AWAY:
-            return "no answer; deliveries are answered 503 until it is back", "unknown"
+            return _POSTGRES_AWAY, "unknown"
         return _OK, _OK if is_there else "missing; run: python -m processors migrate"
 
     def _redis(self) -> str:
         try:
             self.publisher.queue_sizes()
         except PublishFailed:
-            return "no answer; deliveries are recorded, and applied by the relay within seconds"
+            return _REDIS_AWAY
         return _OK
+
+
+async def _within_limit(look: Callable[[], T], otherwise: T) -> T:
+    """Run `look` in a thread, for so long as a check may take."""
+    with move_on_after(_SECONDS):
+        return await to_thread.run_sync(look, abandon_on_cancel=True)
+    return otherwise

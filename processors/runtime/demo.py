@@ -5,14 +5,18 @@ What is shown is read from the tables that any application reads; nothing is tol
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -21,6 +25,7 @@ from rich.console import Console
 from rich.text import Text
 
 import simulator
+from processors import logs
 from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.runtime.signals import Stop, StopSignal
@@ -37,11 +42,15 @@ _READY_SECONDS = 60.0
 _CHANGES_SHOWN = 6
 _LAST_LOG_LINES = 25
 
+_log = logs.get(__name__)
+
 _COLOURS = {"created": "green", "updated": "cyan", "tombstoned": "red"}
 
 
-def run(*, items: int, port: int, console: Console) -> int:
+def run(*, items: int, port: int, console: Console, as_json: bool) -> int:
     """Run the demo until Ctrl-C or SIGTERM; return the exit code.
+
+    `as_json` writes each applied change to standard output, as a line of JSON, and nothing else.
 
     Raises:
         NotStarted: the port is taken, or a process did not come up.
@@ -71,7 +80,8 @@ def run(*, items: int, port: int, console: Console) -> int:
         _print_addresses(console, web_url, zoho_url, database_url, log_path, items)
         zoho.deliveries.base_url = web_url
         with _life(zoho, stop):
-            code = _watch(pool, zoho, processes, stop, console)
+            show = _show_as_json if as_json else partial(_show, console)
+            code = _watch(pool, zoho, processes, stop, show)
         if code:
             console.print(f"[red]A process ended by itself; the last lines of the log:[/]\n{_tail(log_path)}")
         console.print("Stopping …")
@@ -141,7 +151,7 @@ def _watch(
     zoho: simulator.Zoho,
     processes: subprocess.Popen[bytes],
     stop: Stop,
-    console: Console,
+    show: Callable[[list[AppliedChange], str | None], None],
 ) -> int:
     """Show changes as they are applied, and a summary now and then; return 1 if the processes ended by themselves."""
     last_change, next_summary = 0, time.monotonic() + 1
@@ -153,17 +163,28 @@ def _watch(
                 changes = insights.changes_after(connection, last_change, most=1_000)
                 overview = insights.overview(connection) if time.monotonic() >= next_summary else None
         except AWAY as error:
-            console.print(f"[red]Postgres does not answer: {error}[/]")
+            _log.warning("postgres.lost", error=str(error))
             continue
-        for change in changes[:_CHANGES_SHOWN]:
-            console.print(_change_line(change), overflow="ellipsis", no_wrap=True)
-        if len(changes) > _CHANGES_SHOWN:
-            console.print(f"          … and {len(changes) - _CHANGES_SHOWN:,} more", style="dim")
+        show(changes, _summary(overview, zoho) if overview else None)
         last_change = changes[-1].id if changes else last_change
         if overview:
-            console.print(_summary(overview, zoho), style="bold", highlight=False)
             next_summary = time.monotonic() + _SUMMARY_SECONDS
     return 0
+
+
+def _show(console: Console, changes: list[AppliedChange], summary: str | None) -> None:
+    for change in changes[:_CHANGES_SHOWN]:
+        console.print(_change_line(change), overflow="ellipsis", no_wrap=True)
+    if len(changes) > _CHANGES_SHOWN:
+        console.print(f"          … and {len(changes) - _CHANGES_SHOWN:,} more", style="dim")
+    if summary:
+        console.print(summary, style="bold", highlight=False)
+
+
+def _show_as_json(changes: list[AppliedChange], _summary: str | None) -> None:
+    for change in changes:
+        sys.stdout.write(json.dumps(asdict(change), default=str) + "\n")
+    sys.stdout.flush()
 
 
 def _print_addresses(
@@ -187,7 +208,7 @@ def _change_line(change: AppliedChange) -> Text:
     lag = f"{change.lag / timedelta(milliseconds=1):5.0f} ms" if change.lag else " " * 8
     line = Text(f"{change.changed_at:%H:%M:%S}  ")
     line.append(f"{outcome:<10}", _COLOURS.get(outcome, ""))
-    line.append(f" {lag}  {_short(change.name or change.item_id, 28):<28}  ")
+    line.append(f" {lag}  {_short(change.name or change.item_id, 22):<22}  ")
     line.append(_told(change.changes, is_new=outcome == "created"), "dim")
     return line
 

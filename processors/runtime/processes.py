@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 from random import uniform
 
@@ -24,10 +25,12 @@ from processors.zoho.client import ZohoClient
 
 EVENT_THREADS = 4
 FETCH_THREADS = 2
-# Each thread holds at most one connection, and refreshing a token while noting a call takes a second one; the relays
-# and the heartbeat have one each.
-_WORKER_CONNECTIONS = EVENT_THREADS + FETCH_THREADS + 2
+# One for each thread, for each of the two relays and for the heartbeat, and one for the thread that refreshes a token,
+# which notes its call apart from the transaction that holds the lock.
+_WORKER_CONNECTIONS = EVENT_THREADS + FETCH_THREADS + 4
 _CLOCK_CONNECTIONS = 2
+# What a platform gives is 30 s; this project promises 25.
+_EXIT_WITHIN = timedelta(seconds=24)
 # A worker's own relay hands over to itself, in its relay's thread; what takes longer is left to the clock's messages.
 _FETCHES_AT_ONCE = 20
 
@@ -36,7 +39,7 @@ _log = logs.get(__name__)
 
 def run_worker(settings: Settings) -> None:
     """Apply events until a signal comes; `settings` name a database and a Redis."""
-    stop = StopSignal()
+    stop = StopSignal(exit_within=_EXIT_WITHIN)
     # Before the actors are imported: they attach themselves to the broker of the process.
     broker = build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify)
     dramatiq.set_broker(broker)
@@ -65,7 +68,7 @@ def run_worker(settings: Settings) -> None:
 
 def run_clock(settings: Settings) -> None:
     """Run the timetable until a signal comes; `settings` name a database and a Redis."""
-    stop = StopSignal()
+    stop = StopSignal(exit_within=_EXIT_WITHIN)
     publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
     with _pool(settings, size=_CLOCK_CONNECTIONS, name="clock") as pool:
         name = timetable.process_name("clock")

@@ -17,6 +17,10 @@ PROCFILE = ROOT / "Procfile"
 
 # honcho would let a `.env` file override what it is given; whoever wants one reads it first.
 _HONCHO = [sys.executable, "-m", "honcho", "--procfile", str(PROCFILE), "--env", os.devnull]
+_LAUNCHED = [
+    *(sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py"))),
+    *map(str, (os.getpid(), os.getuid(), os.getgid(), int(signal.SIGTERM))),
+]
 _STOP_SECONDS = 30
 
 
@@ -71,7 +75,8 @@ def running(env: Mapping[str, str], output: IO[bytes] | None) -> Iterator[subpro
     `output` receives what they print; None leaves it on the terminal.
     """
     process = subprocess.Popen(  # noqa: S603 - our own Procfile
-        [*_HONCHO, "start", "web", "worker", "clock"],
+        # On Linux honcho ends when this process does, however that happens, and takes its children with it.
+        [*_LAUNCHED, *_HONCHO, "start", "web", "worker", "clock"],
         env=dict(env),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,

@@ -40,7 +40,8 @@ _OPTIONS = {
     "autocommit": True,
     "row_factory": dict_row,
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-    # A dead peer is noticed within about 20 s instead of two hours.
+    # A dead peer is noticed within about 20 s, be the connection idle or waiting for an answer.
+    "tcp_user_timeout": 20_000,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 2,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
+from processors.errors import MustWait
 from processors.store.database import AsyncConnection, Connection, Row, encode_json
 from processors.store.products import CONTENT_COLUMNS, Changes, Current, Product, Source, current_from_row
 from processors.store.queries import Queries
@@ -38,6 +39,8 @@ class Delivery:
     content_type: str
     query_string: bytes
     fingerprint: bytes
+    is_dated: bool = True
+    """The body says when the item was modified; without that, two changes may have the same body."""
     unreadable: str | None = None
     """Why no item was found in the body; the event is then dead from the start."""
 
@@ -128,6 +131,7 @@ async def _insert(connection: AsyncConnection, deliveries: Sequence[Delivery]) -
     parameters = {
         "kind": [delivery.kind for delivery in deliveries],
         "item_id": [delivery.item_id for delivery in deliveries],
+        "is_dated": [delivery.is_dated for delivery in deliveries],
         "error_class": ["BodyUnreadable" if delivery.unreadable else None for delivery in deliveries],
         "error": [delivery.unreadable for delivery in deliveries],
         "body": [delivery.body for delivery in deliveries],
@@ -287,6 +291,20 @@ def fail(
         },
     ).fetchone()
     return row and row["state"]
+
+
+def put_off(connection: Connection, event_ids: Sequence[int], reason: MustWait) -> int:
+    """Let unclaimed events that need a fetch wait for `reason`, and return how many did."""
+    cursor = connection.execute(
+        _queries.put_off,
+        {
+            "event_ids": list(event_ids),
+            "wait": reason.retry_after,
+            "error_class": type(reason).__name__,
+            "error": str(reason),
+        },
+    )
+    return cursor.rowcount
 
 
 def take_due(

@@ -39,6 +39,11 @@ async def beat_async(connection: AsyncConnection, name: str, role: str) -> None:
     await connection.execute(_queries.beat, {"name": name, "role": role})
 
 
+async def leave_async(connection: AsyncConnection, name: str) -> None:
+    """Note that a process ended in order."""
+    await connection.execute(_queries.leave, {"name": name})
+
+
 def leave(connection: Connection, name: str) -> None:
     """Note that a process ended in order."""
     connection.execute(_queries.leave, {"name": name})

@@ -93,12 +93,12 @@ def apply_events(shop: Workshop, event_ids: Sequence[int]) -> None:
                 break
             claimed = inbox.claim(connection, [], worker=shop.worker, lease=LEASE, others=BATCH)
         if not_taken:
-            _apply_suspects(shop, connection, sorted(not_taken))
+            _apply_suspects(shop, connection, sorted(not_taken), deadline)
 
 
-def _apply_suspects(shop: Workshop, connection: Connection, event_ids: Sequence[int]) -> None:
+def _apply_suspects(shop: Workshop, connection: Connection, event_ids: Sequence[int], deadline: float) -> None:
     """Apply those that failed before, one by one."""
-    while True:
+    while perf_counter() <= deadline:
         claimed = inbox.claim(connection, event_ids, worker=shop.worker, lease=LEASE, suspects=True, most=1)
         if not claimed:
             return
@@ -217,7 +217,11 @@ def fetch_items(shop: Workshop, event_ids: Sequence[int]) -> None:
     Raises:
         psycopg.OperationalError: Postgres is away; what was claimed comes back when its lease lapses.
     """
-    for event_id in event_ids:
+    deadline = perf_counter() + LONGEST_DRAIN.total_seconds()
+    for position, event_id in enumerate(event_ids):
+        if perf_counter() > deadline:
+            # The relay goes on.
+            return
         with shop.pool.connection() as connection:
             waiting = inbox.find_fetch_siblings(connection, event_id)
             claimed: list[tuple[Event, Current]] = []
@@ -228,10 +232,22 @@ def fetch_items(shop: Workshop, event_ids: Sequence[int]) -> None:
             events = [event for event, _ in claimed if not _given_up(connection, event)]
         if events:
             with bound_contextvars(item_id=events[0].item_id, event_ids=[event.id for event in events]):
-                _fetch_item(shop, events[0].item_id, events, claimed[0][1])
+                must_wait = _fetch_item(shop, events[0].item_id, events, claimed[0][1])
+            if must_wait:
+                # Whatever it is, the others would meet it too.
+                _put_off_fetches(shop, event_ids[position + 1 :], must_wait)
+                return
 
 
-def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: Current) -> None:
+def _put_off_fetches(shop: Workshop, event_ids: Sequence[int], reason: MustWait) -> None:
+    with shop.pool.connection() as connection:
+        count = inbox.put_off(connection, event_ids, reason)
+    if count:
+        _log.warning("events.postponed", count=count, error_class=type(reason).__name__, error=str(reason))
+
+
+def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: Current) -> MustWait | None:
+    """Ask Zoho and settle; return what keeps Zoho from being asked at all."""
     started = perf_counter()
     try:
         decide = _ask_zoho(shop, item_id)
@@ -250,6 +266,8 @@ def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: 
         with shop.pool.connection() as connection:
             for event in events:
                 _fail(connection, event, error)
+        return error if isinstance(error, MustWait) else None
+    return None
 
 
 def _ask_zoho(shop: Workshop, item_id: str) -> Callable[[Current], tuple[Settled | Write, Sequence[str]]]:

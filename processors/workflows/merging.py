@@ -106,7 +106,7 @@ def decide_absent(current: Current, now: datetime) -> Settled | Write:
     if row is None:
         return Settled("gone")
     if row.deleted_at:
-        return Settled("unchanged")
+        return _confirmed(row)
     return _tombstone(row, now)
 
 
@@ -116,13 +116,18 @@ def decide_deleted(current: Current, received_at: datetime) -> Decision:
     if row is None:
         return Settled("gone")
     if row.deleted_at:
-        return Settled("unchanged")
+        return _confirmed(row)
     if current.absences:
         # It came back since. Such bodies carry no time: this may be the old deletion, delivered once more or late.
         return FetchNeeded("the item was reported deleted before")
     if row.zoho_last_modified_at and row.zoho_last_modified_at > received_at:
         return FetchNeeded("the item was modified after this deletion was reported")
     return _tombstone(row, received_at)
+
+
+def _confirmed(row: Product) -> Write:
+    # Nothing changes but the revision: an answer of Zoho's that is older than this word must not bring the item back.
+    return Write("unchanged", row, {})
 
 
 def _tombstone(row: Product, at: datetime) -> Write:

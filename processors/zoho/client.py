@@ -6,6 +6,7 @@ each.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -17,7 +18,7 @@ import httpx
 from processors.errors import BodyUnreadable, BudgetSpent, NotAuthorised, ZohoRefused, ZohoUnavailable
 from processors.settings import Settings
 from processors.store.api_calls import Purpose
-from processors.store.database import Pool
+from processors.store.database import AWAY, Pool
 from processors.zoho.items import Fields, read_json
 from processors.zoho.limiter import BREAKING_CODES, Call, Limiter
 from processors.zoho.oauth import AccessToken, TokenSource
@@ -49,7 +50,9 @@ class ZohoClient:
         )
 
     def __enter__(self) -> Self:
-        """Nothing to open."""
+        """Take the connection of the settings over, if there is one."""
+        with contextlib.suppress(*AWAY):
+            self._tokens.take_over_setting()
         return self
 
     def __exit__(self, *_: object) -> None:

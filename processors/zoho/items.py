@@ -195,7 +195,13 @@ def _time(value: object) -> datetime:
 
 
 def _shown(value: object) -> str:
-    text = repr(value) if not isinstance(value, dict | list) else f"a {type(value).__name__}"
+    match value:
+        case dict() | list():
+            text = f"a {type(value).__name__}"
+        case Decimal():
+            text = str(value)
+        case _:
+            text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"  # noqa: PLR2004 - the length of a readable line
 
 
@@ -271,6 +277,15 @@ def read_body(fields: Fields) -> Body:
 def is_bare_date(value: object) -> bool:
     """Tell whether a time is only a day, of a zone that is not said."""
     return isinstance(value, str) and _BARE_DATE.fullmatch(value) is not None
+
+
+def is_dated(fields: Fields) -> bool:
+    """Tell whether these keys say when the item was modified."""
+    try:
+        _time(fields.get("last_modified_time"))
+    except ValueError:
+        return False
+    return True
 
 
 def content_of(fields: Fields) -> Content:

@@ -99,6 +99,16 @@ class TokenSource:
             # The stored tokens were encrypted with a key that is no longer known. No work is lost by that.
             raise NotConnected(str(error), _UNREADABLE_WAIT) from None
 
+    def take_over_setting(self) -> None:
+        """Store the refresh token of the settings now, instead of with the first call, so that operators see it.
+
+        Raises:
+            psycopg.OperationalError: Postgres is away; the first call will do it.
+        """
+        if self._box is not None:
+            with self._pool.connection() as connection:
+                self._seed(connection, self._box)
+
     def _secret_box(self) -> SecretBox:
         if self._box is None:
             message = "Zoho is not connected: ENCRYPTION_KEYS is not set"

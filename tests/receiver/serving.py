@@ -56,7 +56,8 @@ def eventually(look: Callable[[], T], *, within_seconds: float = 10.0) -> T:
 
 def item(item_id: str = "4100000000000012345", **fields: object) -> bytes:
     """Return a body as Zoho's default payload has it."""
-    return json.dumps({"item": {"item_id": item_id, "name": "Widget", **fields}}).encode()
+    dated = {"item_id": item_id, "name": "Widget", "last_modified_time": "2026-10-05T21:32:21+0530"}
+    return json.dumps({"item": {**dated, **fields}}).encode()
 
 
 def part(name: str, value: bytes, more: bytes = b"") -> bytes:

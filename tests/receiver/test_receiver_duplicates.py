@@ -95,6 +95,25 @@ def test_a_copy_counts_as_a_duplicate_for_ten_minutes_after_success(web: Web, ro
     assert web.deliver(item()).json() == {"event_id": again["event_id"], "state": "duplicate"}
 
 
+@pytest.mark.parametrize(
+    ("state", "answer"),
+    [("recorded", "duplicate"), ("queued", "duplicate"), ("processing", "recorded"), ("processed", "recorded")],
+)
+def test_a_body_that_tells_no_time_is_a_duplicate_only_until_its_first_copy_is_worked_on(
+    web: Web, rows: Rows, state: str, answer: str
+) -> None:
+    """Two changes may have the same body then, and Zoho may have been asked between them."""
+    body = b'{"item": {"item_id": "4100000000000012345"}}'
+    web.deliver(body)
+    eventually(lambda: rows.only_event()["state"] == "queued")
+    if state == "processed":
+        rows(_PROCESS, "1 second")
+    else:
+        rows("UPDATE events SET state = %s", state)
+
+    assert web.deliver(body).json()["state"] == answer
+
+
 def test_a_second_deletion_counts_as_new_as_soon_as_the_first_is_finished(web: Web, rows: Rows) -> None:
     """Its body carries only the id: the item may have come back in between."""
     first = web.deliver(item(), path=DELETED).json()

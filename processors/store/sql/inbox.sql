@@ -4,12 +4,13 @@
 -- Keep deliveries. A fingerprint that another event holds is skipped: that delivery is a duplicate, or is looked at
 -- again by release_fingerprints. Several copies in one batch, or in two processes at once, leave one event.
 -- All insert in the same order: two that wait for each other's rows would be a deadlock.
-INSERT INTO events (kind, item_id, state, error_class, error, body, content_type, query_string, fingerprint)
-SELECT kind, item_id, CASE WHEN error IS NULL THEN 'recorded' ELSE 'dead' END, error_class, error,
+INSERT INTO events (kind, item_id, is_dated, state, error_class, error, body, content_type, query_string, fingerprint)
+SELECT kind, item_id, is_dated, CASE WHEN error IS NULL THEN 'recorded' ELSE 'dead' END, error_class, error,
        body, content_type, query_string, fingerprint
-  FROM unnest(%(kind)b::text[], %(item_id)b::text[], %(error_class)b::text[], %(error)b::text[], %(body)b::bytea[],
-              %(content_type)b::text[], %(query_string)b::bytea[], %(fingerprint)b::bytea[])
-       AS incoming (kind, item_id, error_class, error, body, content_type, query_string, fingerprint)
+  FROM unnest(%(kind)b::text[], %(item_id)b::text[], %(is_dated)b::boolean[], %(error_class)b::text[],
+              %(error)b::text[], %(body)b::bytea[], %(content_type)b::text[], %(query_string)b::bytea[],
+              %(fingerprint)b::bytea[])
+       AS incoming (kind, item_id, is_dated, error_class, error, body, content_type, query_string, fingerprint)
  ORDER BY fingerprint
     ON CONFLICT (fingerprint) DO NOTHING
 RETURNING id, fingerprint, state;
@@ -28,20 +29,24 @@ WITH dead AS (
 )
 UPDATE events
    SET state = 'recorded', failures = 0, error_class = NULL, error = NULL, claimable_at = now(), queued_at = NULL,
-       item_id = dead.item_id, content_type = dead.content_type, query_string = dead.query_string
+       needs_fetch = false, item_id = dead.item_id, content_type = dead.content_type, query_string = dead.query_string
   FROM dead
  WHERE events.id = dead.id
 RETURNING events.id, fingerprint, state;
 
 -- name: release_fingerprints
--- A finished event stops counting as the first copy: after a while, or at once where bodies carry only an id.
+-- A finished event stops counting as the first copy: after a while, or at once where the body does not say when the item
+-- was modified, as two changes then look the same. Such a one stops already when a worker has it: Zoho may have been
+-- asked before the change that is reported now.
 UPDATE events
    SET fingerprint = NULL
  WHERE id IN (SELECT id
                 FROM events
                WHERE fingerprint = ANY(%(fingerprints)b)
-                 AND state = 'processed'
-                 AND (kind = 'deleted' OR processed_at <= now() - %(duplicate_window)s::interval)
+                 AND (state = 'processed'
+                      AND (kind = 'deleted' OR NOT is_dated
+                           OR processed_at <= now() - %(duplicate_window)s::interval)
+                      OR state = 'processing' AND kind = 'changed' AND NOT is_dated)
                ORDER BY id
                  FOR UPDATE);
 
@@ -208,6 +213,19 @@ UPDATE events
    AND attempts = %(attempt)s
    AND state = 'processing'
 RETURNING state;
+
+-- name: put_off
+-- Events that need Zoho, while Zoho must not be asked: none of them is claimed only to find that out.
+UPDATE events
+   SET state = 'recorded',
+       -- Jitter: what waits together need not come back together.
+       claimable_at = now() + %(wait)s::interval * (1 + 0.2 * random()),
+       error_class = %(error_class)s,
+       error = %(error)s
+ WHERE id = ANY(%(event_ids)b)
+   AND state IN ('recorded', 'queued')
+   AND needs_fetch
+   AND claimable_at <= now();
 
 -- name: take_due
 -- The relay: events that were recorded but not queued, whose message was lost, whose lease lapsed, or whose next try
