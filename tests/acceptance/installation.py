@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -56,6 +57,21 @@ class Installation:
         process, started = self.processes.pop(name), time.monotonic()
         process.send_signal(signal.SIGTERM)
         return process.wait(30), time.monotonic() - started
+
+    @contextlib.contextmanager
+    def frozen_postgres(self) -> Iterator[None]:
+        """Stop all of Postgres's processes where they are, as on a host that vanished."""
+        server = self.postgres.pid
+        assert server is not None
+        pids = [server, *_children(server)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
         for process in self.processes.values():
@@ -120,6 +136,16 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> N
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.02)
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # "pid (name) state parent …", where the name may hold anything.
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found
 
 
 def processes_marked(mark: str) -> list[str]:

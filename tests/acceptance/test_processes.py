@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -206,6 +207,21 @@ def test_sigterm_ends_every_process_in_time_and_leaves_no_work_undone(installati
     wait_until_delivered(installation.zoho)
     installation.wait_until_finished()
     assert installation.mirrored() == installation.in_zoho()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds Postgres's processes in /proc")
+def test_a_postgres_that_hangs_keeps_neither_health_checks_nor_stops_waiting(installation: Installation) -> None:
+    announce_all(installation.zoho)
+    installation.zoho.deliveries.drain()
+    with installation.frozen_postgres():
+        started = time.monotonic()
+        ready = httpx.get(f"{installation.url}/health/ready", timeout=15)
+        assert ready.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert time.monotonic() - started < 10
+        names = list(installation.processes)
+        with ThreadPoolExecutor(len(names)) as threads:
+            stops = dict(zip(names, threads.map(installation.terminate, names), strict=True))
+        assert max(seconds for _, seconds in stops.values()) < 25.5, stops
 
 
 def test_two_clocks_double_nothing(installation: Installation) -> None:
