@@ -1,0 +1,47 @@
+"""How much is measured: enough for ratios that hold, or just enough to know that the bench still works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Counts for each round."""
+
+    rounds: int
+    durable_requests: int
+    unsaved_requests: int
+    single_requests: int
+    paced_seconds: int
+    brisk_posts: int
+    idle_posts: int
+    backlog_events: int
+    backlog_items: int
+    starts: int
+
+
+FULL = Scale(
+    rounds=5,
+    durable_requests=4_000,
+    unsaved_requests=12_000,
+    single_requests=3_000,
+    paced_seconds=2,
+    brisk_posts=30,
+    idle_posts=5,
+    backlog_events=20_000,
+    backlog_items=5_000,
+    starts=3,
+)
+QUICK = Scale(
+    rounds=1,
+    durable_requests=1_000,
+    unsaved_requests=2_000,
+    single_requests=500,
+    paced_seconds=1,
+    brisk_posts=10,
+    idle_posts=2,
+    backlog_events=2_000,
+    backlog_items=500,
+    starts=1,
+)
