@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -36,6 +37,7 @@ from processors.workflows import insights
 from processors.workflows.insights import AppliedChange, Overview
 
 _EDITS_PER_SECOND = 2.0
+_HESITATION_SECONDS = 4.0
 _LOOK_SECONDS = 0.5
 _SUMMARY_SECONDS = 5.0
 _READY_SECONDS = 60.0
@@ -139,11 +141,26 @@ def _life(zoho: simulator.Zoho, stop: Stop) -> Iterator[None]:
         simulator.DeliveryFault("repeated", share=0.08),
         simulator.DeliveryFault("reordered", share=0.08, delay=timedelta(seconds=1.5)),
     )
-    announcer = threading.Thread(target=announce, daemon=True)
-    announcer.start()
+
+    def hesitate() -> None:
+        chance = random.Random(7)  # noqa: S311 - a demo's whim
+        while not is_over.wait(_HESITATION_SECONDS):
+            item = zoho.catalogue.pick(chance)
+            # Two prices within one second: which of them is the last, only Zoho can tell.
+            for step in (2, 1):
+                # The shop may have deleted it in between.
+                with suppress(simulator.NoSuchItem):
+                    zoho.catalogue.edit(item.item_id, rate=item.rate + step)
+
+    is_over = threading.Event()
+    threads = [threading.Thread(target=work, daemon=True) for work in (announce, hesitate)]
+    for thread in threads:
+        thread.start()
     with simulator.Editor(zoho.catalogue, seed=7).at_work(per_second=_EDITS_PER_SECOND):
         yield
-    announcer.join()
+    is_over.set()
+    for thread in threads:
+        thread.join()
 
 
 def _watch(
@@ -242,9 +259,10 @@ def _summary(overview: Overview, zoho: simulator.Zoho) -> str:
     lags = [f"{seconds * 1000:.0f}" for seconds in overview.lag.quantiles]
     told = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items(), key=lambda pair: -pair[1]))
     return (
-        f"── {live:,} products (Zoho has {len(zoho.catalogue):,}) · {unfinished:,} events unfinished, {dead:,} dead"
-        f" · {overview.api_usage.day:,} Zoho calls\n"
-        f"   {told or 'nothing finished yet'} · lag p50/p95/p99 {'/'.join(lags) or '–'} ms"
+        f"── {live:,} products (Zoho has {len(zoho.catalogue):,}) · {sum(zoho.deliveries.counts.values()):,} deliveries"
+        f" · {unfinished:,} unfinished, {dead:,} dead\n"
+        f"   {told or 'nothing finished yet'}\n"
+        f"   receipt to row p50/p95/p99 {'/'.join(lags) or '–'} ms · {overview.api_usage.day:,} calls to Zoho"
     )
 
 

@@ -110,7 +110,8 @@ def measure(system: System, scale: Scale) -> list[Subject]:
         (
             "Floor: one web process that writes the product before it answers; no inbox, no queue.",
             "Late: not there after a quarter of a second, and counted as having taken that.",
-            "p99 is over all posts together, its spread that of the rounds. MB: web and worker at their peaks.",
+            "p99 is over all posts together, its spread that of the rounds. CPU: the three processes, without",
+            "Postgres, which both sides use. MB: web and worker at their peaks.",
         ),
     )
     system.empty()
@@ -130,18 +131,17 @@ def measure(system: System, scale: Scale) -> list[Subject]:
                 "20/s": (scale.brisk_posts, _BRISK_GAPS_SECONDS),
                 "1–5/s": (scale.idle_posts, _IDLE_GAPS_SECONDS),
             }
-            counted = [*pids.values(), *system.services]
             for name, (posts, gaps) in paces.items():
                 rounds, floor_rounds, cpu = [], [], []
                 for _ in range(scale.rounds):
-                    before = usage.cpu_seconds(counted)
+                    before = usage.cpu_seconds([*pids.values()])
                     for _ in range(posts):
                         pause = chance.uniform(*gaps)
                         for path in (mirror, floor):
                             began = perf_counter()
                             path.post()
                             time.sleep(max(0.0, pause / 2 - (perf_counter() - began)))
-                    cpu.append((usage.cpu_seconds(counted) - before) / posts * 1_000)
+                    cpu.append((usage.cpu_seconds([*pids.values()]) - before) / posts * 1_000)
                     rounds.append(mirror.take())
                     floor_rounds.append(floor.take())
                 p50 = report.percentile([visible for _, visible in rounds], 0.5)
