@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator
@@ -60,7 +61,11 @@ def create_app() -> Starlette:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    return build_app(settings, exit_within=_EXIT_WITHIN)
+    app = build_app(settings, exit_within=_EXIT_WITHIN)
+    # What was imported stays: the garbage collector need not look at it again and again (a tenth of web's time).
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> Starlette:

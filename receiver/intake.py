@@ -29,6 +29,9 @@ _COMMIT_SECONDS = 4.0
 # After Postgres failed, deliveries are refused at once for so long, instead of each waiting for a time-out.
 _AWAY_SECONDS = 1.0
 _IDS_PER_MESSAGE = 200
+# Below the relay's grace, which would publish them again.
+_MARK_AFTER_SECONDS = 0.5
+_MARKED_AT_ONCE = 10_000
 
 T = TypeVar("T")
 
@@ -54,6 +57,7 @@ class Intake:
         self._publisher = publisher
         self._waiting: asyncio.Queue[_Waiting | None] = asyncio.Queue(_CAPACITY)
         self._to_publish: asyncio.Queue[int | None] = asyncio.Queue()
+        self._published: asyncio.Queue[int | None] = asyncio.Queue()
         self._away_until = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._given_up: set[asyncio.Task[list[Recorded]]] = set()
@@ -63,6 +67,7 @@ class Intake:
         self._tasks = [
             asyncio.create_task(self._record_batches(), name="intake-record"),
             asyncio.create_task(self._publish_batches(), name="intake-publish"),
+            asyncio.create_task(self._mark_batches(), name="intake-mark"),
         ]
 
     async def close(self) -> None:
@@ -71,6 +76,8 @@ class Intake:
         await self._tasks[0]
         await self._to_publish.put(None)
         await self._tasks[1]
+        await self._published.put(None)
+        await self._tasks[2]
 
     async def record(self, delivery: Delivery) -> Recorded:
         """Return once the delivery is committed.
@@ -144,14 +151,16 @@ class Intake:
         raise TimeoutError
 
     async def _insert_stubbornly(self, deliveries: Sequence[Delivery]) -> list[Recorded]:
-        try:
-            return await self._insert(deliveries)
-        except PoolTimeout:
-            # Nobody could connect for a while: not worth as long again.
-            raise
-        except psycopg.OperationalError:
-            # A connection that was idle while Postgres restarted fails once. Recording is safe to repeat.
-            return await self._insert(deliveries)
+        # Each connection that was idle while Postgres restarted fails once. Recording is safe to repeat.
+        for _connection in range(self._pool.max_size):
+            try:
+                return await self._insert(deliveries)
+            except PoolTimeout:
+                # Nobody could connect for a while: not worth as long again.
+                raise
+            except psycopg.OperationalError as error:
+                _log.debug("connection.lost", error=str(error))
+        return await self._insert(deliveries)
 
     async def _insert(self, deliveries: Sequence[Delivery]) -> list[Recorded]:
         async with self._pool.connection() as connection:
@@ -170,15 +179,29 @@ class Intake:
     async def _publish(self, event_ids: list[int]) -> None:
         try:
             await asyncio.to_thread(self._publisher.publish_events, event_ids)
-            async with self._pool.connection() as connection:
-                await inbox.mark_queued(connection, event_ids)
         except PublishFailed as error:
             _log.warning("events.not_published", count=len(event_ids), error=str(error))
-        except AWAY as error:
-            _log.warning("postgres.lost", count=len(event_ids), error=str(error))
         except Exception:  # noqa: BLE001 - nothing that happens here may stop the publishing of others
             # Their rows are committed: the relay hands them over whatever happened here.
             _log.exception("events.not_published", count=len(event_ids))
+        else:
+            for event_id in event_ids:
+                self._published.put_nowait(event_id)
+
+    async def _mark_batches(self) -> None:
+        is_open = True
+        while is_open:
+            batch = await _take(self._published, _MARKED_AT_ONCE)
+            is_open = batch[-1] is not None
+            # Marking locks the rows, and a worker passes over a locked row: marked at once, an event would often miss
+            # the worker that its message woke. Half a second later most are finished, and nothing is left to mark.
+            await asyncio.sleep(_MARK_AFTER_SECONDS)
+            event_ids = [event_id for event_id in batch if event_id is not None]
+            try:
+                async with self._pool.connection() as connection:
+                    await inbox.mark_queued(connection, event_ids)
+            except psycopg.Error as error:
+                _log.warning("postgres.lost", count=len(event_ids), error=str(error))
 
 
 def _refuse(batch: Sequence[_Waiting], error: Exception) -> None:

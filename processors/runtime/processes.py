@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -62,6 +63,9 @@ def run_worker(settings: Settings) -> None:
         beside = [partial(run_relay, grace=relay.WORKER_GRACE) for run_relay in relays]
         with _beating(pool, name, "worker"), _repeating(beside, relay.WORKER_EVERY.total_seconds()):
             _log.info("process.started", worker=name)
+            # What was imported stays: the garbage collector need not look at it again and again.
+            gc.collect()
+            gc.freeze()
             worker.run_worker(broker, threads=EVENT_THREADS, fetch_threads=FETCH_THREADS, stop=stop)
         _log.info("process.stopped", worker=name)
 

@@ -56,12 +56,20 @@ SELECT id, fingerprint, state
  WHERE fingerprint = ANY(%(fingerprints)b);
 
 -- name: mark_queued
--- Redis has the ids. An event that a worker took in the meantime is left alone.
+-- Redis has the ids. An event that a worker took in the meantime, or is taking now, is left alone.
+WITH untaken AS (
+    SELECT id
+      FROM events
+     WHERE id = ANY(%(event_ids)b)
+       AND state = 'recorded'
+       AND claimable_at <= now()
+     ORDER BY id
+       FOR UPDATE SKIP LOCKED
+)
 UPDATE events
    SET state = 'queued', queued_at = now()
- WHERE id = ANY(%(event_ids)b)
-   AND state = 'recorded'
-   AND claimable_at <= now();
+  FROM untaken
+ WHERE events.id = untaken.id;
 
 -- name: claim_events
 -- Take the named events, and others that wait, for one lease; with each event come what is known of its item and the
@@ -142,14 +150,16 @@ WITH items AS (
 ), held AS (
     SELECT events.id, verdicts.item_id, verdicts.outcome, verdicts.reason, verdicts.warnings
       FROM verdicts
-      JOIN events ON events.id = event_id AND events.attempts = attempt AND events.state = 'processing'
+      -- "IS TRUE" keeps the planner from reading all events in this state instead of looking these few up by id.
+      JOIN events ON events.id = event_id AND events.attempts = attempt AND (events.state = 'processing') IS TRUE
      ORDER BY events.id
        FOR UPDATE OF events
+), lost AS (
+    SELECT item_id FROM verdicts WHERE event_id NOT IN (SELECT id FROM held)
 ), ready AS (
     SELECT items.*
       FROM items
-     WHERE (SELECT count(*) FROM verdicts WHERE verdicts.item_id = items.item_id)
-         = (SELECT count(*) FROM held WHERE held.item_id = items.item_id)
+     WHERE item_id NOT IN (SELECT item_id FROM lost)
 ), written AS (
     INSERT INTO products (zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active,
                           category_id, category_name, brand, unit, zoho_last_modified_at, deleted_at, raw, older_keys,
