@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -32,7 +33,12 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
     clock = ManualClock(datetime.now(UTC) - timedelta(hours=1))
     zoho = simulator.Zoho(Catalogue.generate(40, clock=clock))
     zoho.deliveries.retry = _PERSISTENT
-    with LocalPostgres() as postgres, LocalRedis() as redis_server, simulator.serve(zoho) as zoho_url:
+    # Durable: commits that wait for a disk give other processes time to get in between.
+    with (
+        LocalPostgres(tmp_path / "postgres", durable=True) as postgres,
+        LocalRedis() as redis_server,
+        simulator.serve(zoho) as zoho_url,
+    ):
         installation = Installation(postgres, redis_server, zoho, zoho_url, tmp_path)
         installation.run_release()
         for line in ("web", "worker", "clock"):
@@ -81,13 +87,13 @@ def test_a_signed_webhook_is_a_row_within_a_second_and_costs_no_call(installatio
     announce_all(installation.zoho)
     installation.zoho.deliveries.drain()
     installation.wait_until_finished()
-    item = installation.zoho.catalogue.all()[0]
-    next_second(installation.zoho)
-    started = time.monotonic()
-    changed = installation.zoho.catalogue.edit(item.item_id, rate=item.rate + 1, name="Seen from outside")
-    row = f"SELECT name, price FROM products WHERE zoho_item_id = '{item.item_id}'"
-    wait_for(lambda: installation.one(row) == (changed.name, changed.rate), "the changed row", seconds=1)
-    assert time.monotonic() - started < 1
+    for item in installation.zoho.catalogue.all()[:25]:
+        next_second(installation.zoho)
+        changed = installation.zoho.catalogue.edit(item.item_id, rate=item.rate + 1, name=f"{item.name}, again")
+        expected = (changed.name, changed.rate)
+        row = f"SELECT name, price FROM products WHERE zoho_item_id = '{item.item_id}'"
+        # Each by itself, at an idle system: nothing but its own message brings it to a worker.
+        wait_for(partial(lambda row, expected: installation.one(row) == expected, row, expected), "the row", seconds=1)
     assert installation.zoho.calls("/inventory/*") == 0
     assert installation.mirrored() == installation.in_zoho()
 

@@ -240,7 +240,8 @@ def test_the_same_statements_use_indexes_once_they_are_prepared(filled: Pool) ->
 
 
 def test_counting_absences_uses_its_index(filled: Pool) -> None:
-    statement = """EXPLAIN (FORMAT JSON) SELECT count(*) FROM events WHERE item_id = '17' AND (state = 'processed') IS TRUE
+    statement = """EXPLAIN (FORMAT JSON) SELECT count(*) FROM events
+                    WHERE item_id = '17' AND (state = 'processed') IS TRUE
                    AND (kind = 'deleted' OR outcome IN ('gone', 'tombstoned'))"""
     with filled.connection() as connection:
         (row,) = connection.execute(statement).fetchall()
