@@ -105,11 +105,6 @@ class AppliedChange:
     """From the receipt of its delivery to this change."""
 
 
-def newest_change(connection: Connection) -> int:
-    """Return the id of the newest change, 0 without one."""
-    return int(only_row(connection.execute(_queries.newest_change))["id"])
-
-
 def changes_after(connection: Connection, change_id: int, *, most: int) -> list[AppliedChange]:
     """Return the changes applied after `change_id`, the oldest first."""
     rows = connection.execute(_queries.changes_after, {"id": change_id, "most": most})

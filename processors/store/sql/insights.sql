@@ -39,9 +39,6 @@ SELECT refresh_token IS NOT NULL AS has_refresh_token, access_token_expires_at, 
 -- name: schema_is_there
 SELECT to_regclass('events') IS NOT NULL AND to_regclass('products') IS NOT NULL AS is_there;
 
--- name: newest_change
-SELECT coalesce(max(id), 0) AS id FROM product_changes;
-
 -- name: changes_after
 -- Applied changes in the order they were applied, with the product's name and the event that caused each.
 SELECT change.id, change.item_id, change.changed_at, change.source, change.changes, product.name, event.outcome,
