@@ -48,8 +48,8 @@ class Demo:
     def wait_to_show(self, pattern: str) -> None:
         wait_for(lambda: self._shows(pattern), f"{pattern!r} in the demo's output", seconds=60)
 
-    def press_ctrl_c(self) -> str:
-        self.process.send_signal(signal.SIGINT)
+    def end(self, by: signal.Signals) -> str:
+        self.process.send_signal(by)
         self.process.wait(40)
         self._reader.join(5)
         assert self.process.stdout is not None
@@ -58,14 +58,15 @@ class Demo:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_demo_shows_products_appearing_stops_at_ctrl_c_and_starts_again_on_the_same_port() -> None:
+def test_the_demo_shows_products_appearing_leaves_nothing_behind_and_starts_again_on_the_same_port() -> None:
     port = free_port()
-    for _ in range(2):
+    # Ctrl-C, and a terminal that is closed.
+    for ending in (signal.SIGINT, signal.SIGHUP):
         demo = Demo(port)
         demo.wait_to_show(rf"http://127.0.0.1:{port}/health/ready")
         demo.wait_to_show(r"created .* ms .* price [\d.]+")
         demo.wait_to_show(r"\d+ products \(Zoho has \d+\)")
-        text = demo.press_ctrl_c()
+        text = demo.end(ending)
         assert demo.process.returncode == 0, text
         assert "Everything is stopped" in text
         assert processes_marked(demo.mark) == []
