@@ -32,12 +32,53 @@ ALTER TABLE products
     ADD COLUMN IF NOT EXISTS older_keys jsonb NOT NULL DEFAULT '{}',
     -- Counts the writes of this row. Whoever decides on a write names the revision it decided upon.
     ADD COLUMN IF NOT EXISTS revision bigint NOT NULL DEFAULT 1,
+    -- When something other than the mirror wrote this row; null: nothing did since Zoho confirmed what is in it.
+    ADD COLUMN IF NOT EXISTS altered_at timestamptz,
     ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT now(),
     ADD COLUMN IF NOT EXISTS updated_at timestamptz NOT NULL DEFAULT now();
 
 -- An operator, or a shop, looks a product up by its SKU.
 -- Hashed: a B-tree would refuse a row whose SKU is absurdly long.
 CREATE INDEX IF NOT EXISTS products_sku ON products USING hash (sku) WHERE sku IS NOT NULL;
+
+-- Whoever writes a row without counting its revision up is not the mirror. The next sweep asks Zoho what belongs there.
+CREATE OR REPLACE FUNCTION note_alteration() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.altered_at := now();
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER products_altered BEFORE UPDATE ON products
+    FOR EACH ROW
+    WHEN (NEW.revision = OLD.revision
+          AND NEW.altered_at IS NOT DISTINCT FROM OLD.altered_at
+          AND (NEW.name, NEW.sku, NEW.description, NEW.price, NEW.stock_quantity, NEW.stock_on_hand, NEW.is_active,
+               NEW.category_id, NEW.category_name, NEW.brand, NEW.unit, NEW.zoho_last_modified_at, NEW.deleted_at,
+               NEW.raw, NEW.older_keys)
+              IS DISTINCT FROM
+              (OLD.name, OLD.sku, OLD.description, OLD.price, OLD.stock_quantity, OLD.stock_on_hand, OLD.is_active,
+               OLD.category_id, OLD.category_name, OLD.brand, OLD.unit, OLD.zoho_last_modified_at, OLD.deleted_at,
+               OLD.raw, OLD.older_keys))
+    EXECUTE FUNCTION note_alteration();
+
+-- SHA-256 over what a row says of its item: each text with its length, numbers without trailing zeros, "-" for null.
+-- A run's certificate adds these up (processors/store/sql/certificates.sql). Not part of it is what may differ between
+-- two copies of the same content: times, and the other keys of the body.
+CREATE OR REPLACE FUNCTION content_digest(product products) RETURNS bytea LANGUAGE sql STABLE AS $$
+    SELECT sha256(convert_to(
+        length(product.zoho_item_id) || ':' || product.zoho_item_id || ','
+        || length(product.name) || ':' || product.name || ','
+        || coalesce(length(product.sku) || ':' || product.sku, '-') || ','
+        || coalesce(length(product.description) || ':' || product.description, '-') || ','
+        || coalesce(trim_scale(product.price)::text, '-') || ','
+        || coalesce(product.stock_quantity::text, '-') || ','
+        || coalesce(trim_scale(product.stock_on_hand)::text, '-') || ','
+        || product.is_active::text || ','
+        || coalesce(length(product.category_id) || ':' || product.category_id, '-') || ','
+        || coalesce(length(product.category_name) || ':' || product.category_name, '-') || ','
+        || coalesce(length(product.brand) || ':' || product.brand, '-') || ','
+        || coalesce(length(product.unit) || ':' || product.unit, '-'), 'UTF8'))
+$$;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- events: the inbox. A delivery is committed here before Zoho gets its 2xx; Redis only carries the id.
@@ -83,7 +124,9 @@ ALTER TABLE events
     ADD COLUMN IF NOT EXISTS queued_at timestamptz,           -- last handed to Redis
     ADD COLUMN IF NOT EXISTS needs_fetch boolean NOT NULL DEFAULT false, -- only Zoho can tell: done on a queue of its own
     ADD COLUMN IF NOT EXISTS claimed_by text,                 -- the process that took it last
-    ADD COLUMN IF NOT EXISTS processed_at timestamptz;
+    ADD COLUMN IF NOT EXISTS processed_at timestamptz,
+    -- Not delivered, but found unusable by that reconciliation run, and kept here to be replayed.
+    ADD COLUMN IF NOT EXISTS run_id bigint;
 
 -- What is left to do: claims of a backlog, the relay, and the age of the oldest unfinished event.
 CREATE INDEX IF NOT EXISTS events_unfinished ON events (needs_fetch, claimable_at)
@@ -134,9 +177,155 @@ ALTER TABLE product_changes
         CONSTRAINT product_changes_source CHECK (source IN ('webhook', 'full', 'recent', 'replay', 'fetch')),
     ADD COLUMN IF NOT EXISTS event_id bigint,                 -- no foreign key: the history outlives the inbox
     ADD COLUMN IF NOT EXISTS run_id bigint,
-    ADD COLUMN IF NOT EXISTS changes jsonb NOT NULL;          -- {"price": ["12.50", "13.00"]}
+    ADD COLUMN IF NOT EXISTS changes jsonb NOT NULL,          -- {"price": ["12.50", "13.00"]}
+    ADD COLUMN IF NOT EXISTS zoho_modified_at timestamptz,    -- when Zoho says that the item was modified
+    -- Of a sweep's change: why no webhook had made it, as far as can be told (processors/workflows/drift.py).
+    ADD COLUMN IF NOT EXISTS cause text
+        CONSTRAINT product_changes_cause CHECK (cause IN (
+            -- Not drift:
+            'first_load',           -- the mirror had never read the whole catalogue before
+            'during_run',           -- changed in Zoho while the run was on its way
+            'delivery_late',        -- its delivery came after the run had made the change
+            -- Drift:
+            'altered_here',         -- something other than the mirror wrote or removed the row
+            'event_dead',           -- delivered, and its event is dead
+            'event_unfinished',     -- delivered, and not worked on yet
+            'delivery_incomplete',  -- delivered and processed, but its body lacked these fields
+            'delivery_rejected',    -- deliveries were refused at the door at that time
+            'stock_only',           -- only stock moved, which Zoho does not promise to report
+            'no_delivery'           -- nothing was seen of it
+        )),
+    -- Since when the row was wrong. Of a tombstone: at the earliest.
+    ADD COLUMN IF NOT EXISTS wrong_since timestamptz,
+    -- The transaction, to tell which changes a snapshot of the database holds.
+    ADD COLUMN IF NOT EXISTS made_in xid8 NOT NULL DEFAULT pg_current_xact_id();
 
 CREATE INDEX IF NOT EXISTS product_changes_item ON product_changes (item_id, id);
+-- What a run changed.
+CREATE INDEX IF NOT EXISTS product_changes_run ON product_changes (run_id, id) WHERE run_id IS NOT NULL;
+-- What changed lately: freshness, and what was changed since a certificate.
+CREATE INDEX IF NOT EXISTS product_changes_changed_at ON product_changes (changed_at);
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- reconciliation_runs: one comparison with Zoho's own list; all of it (full), or what was modified lately (recent).
+--
+--   running ──> complete        every page was read, every doubt cleared up; watermark and certificate move on
+--      │  ^
+--      │  └──── held            it would tombstone too much: an operator confirms, or discards (then partial)
+--      ├──────> partial         ended after some pages; nothing is tombstoned
+--      └──────> failed          ended before the first page
+--
+-- A run that is running is worked on by whoever holds its lease, page after page; between two pages it may be taken up
+-- by another worker.
+-- ---------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS reconciliation_runs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+
+ALTER TABLE reconciliation_runs
+    ADD COLUMN IF NOT EXISTS kind text NOT NULL
+        CONSTRAINT reconciliation_runs_kind CHECK (kind IN ('full', 'recent')),
+    ADD COLUMN IF NOT EXISTS trigger text NOT NULL DEFAULT 'schedule'
+        CONSTRAINT reconciliation_runs_trigger CHECK (trigger IN ('schedule', 'console', 'api', 'cli')),
+    ADD COLUMN IF NOT EXISTS state text NOT NULL DEFAULT 'running'
+        CONSTRAINT reconciliation_runs_state CHECK (state IN ('running', 'complete', 'partial', 'held', 'failed')),
+    ADD COLUMN IF NOT EXISTS phase text NOT NULL DEFAULT 'listing'
+        CONSTRAINT reconciliation_runs_phase CHECK (phase IN (
+            'listing',      -- reads pages
+            'checking'      -- asks Zoho for the items that the list leaves in doubt
+        )),
+    ADD COLUMN IF NOT EXISTS started_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS finished_at timestamptz,
+    -- What was known when it started.
+    ADD COLUMN IF NOT EXISTS known_since timestamptz,          -- start of the last complete full run; null: there was none
+    ADD COLUMN IF NOT EXISTS modified_since timestamptz,       -- a recent run reads back to here; null: to the beginning
+    ADD COLUMN IF NOT EXISTS expected_items integer NOT NULL DEFAULT 0,
+    -- How far it is.
+    ADD COLUMN IF NOT EXISTS pages integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS read_to integer NOT NULL DEFAULT 0,   -- positions of Zoho's list
+    ADD COLUMN IF NOT EXISTS newest_modified_at timestamptz,
+    ADD COLUMN IF NOT EXISTS api_calls integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS seen integer NOT NULL DEFAULT 0,      -- items listed
+    ADD COLUMN IF NOT EXISTS created integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS updated integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS unchanged integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS failed integer NOT NULL DEFAULT 0,    -- items kept as dead events
+    ADD COLUMN IF NOT EXISTS deleted integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS missed integer NOT NULL DEFAULT 0,    -- in Zoho, though the pages did not show them
+    -- Products that the pages did not show, and how many there were to be shown.
+    ADD COLUMN IF NOT EXISTS suspects integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS suspected_of integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS listed_until timestamptz,         -- when the last item of the list was created in Zoho
+    ADD COLUMN IF NOT EXISTS deletes_confirmed_by text,        -- the operator who let a held run go on
+    -- The lease, as that of an event.
+    ADD COLUMN IF NOT EXISTS claimable_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS published_at timestamptz,         -- last handed to Redis
+    ADD COLUMN IF NOT EXISTS attempts integer NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS claimed_by text,
+    ADD COLUMN IF NOT EXISTS failures integer NOT NULL DEFAULT 0,  -- in a row, without a page between
+    ADD COLUMN IF NOT EXISTS error_class text,
+    ADD COLUMN IF NOT EXISTS error text,                       -- why it waits, is held, or ended
+    -- Its result.
+    ADD COLUMN IF NOT EXISTS watermark timestamptz,            -- every modification up to here is in the mirror
+    ADD COLUMN IF NOT EXISTS webhooks text
+        CONSTRAINT reconciliation_runs_webhooks CHECK (webhooks IN (
+            'delivering',   -- deliveries came since the run before
+            'quiet',        -- none came, and none was missed
+            'dead'          -- none came, though there was something to deliver
+        )),
+    ADD COLUMN IF NOT EXISTS certified_at timestamptz,
+    ADD COLUMN IF NOT EXISTS certified_items bigint,
+    ADD COLUMN IF NOT EXISTS certified_hash text,
+    ADD COLUMN IF NOT EXISTS certified_snapshot text;          -- pg_current_snapshot()
+
+-- One run of a kind at a time.
+CREATE UNIQUE INDEX IF NOT EXISTS reconciliation_runs_running ON reconciliation_runs (kind) WHERE state = 'running';
+-- The last one that ended in a state.
+CREATE INDEX IF NOT EXISTS reconciliation_runs_state ON reconciliation_runs (kind, state, started_at);
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_constraint
+                    WHERE conrelid = 'reconciliation_runs'::regclass AND conname = 'reconciliation_runs_ended') THEN
+        ALTER TABLE reconciliation_runs ADD CONSTRAINT reconciliation_runs_ended CHECK (
+            (state = 'running') = (finished_at IS NULL)
+            AND (state NOT IN ('partial', 'failed', 'held') OR error IS NOT NULL));
+    END IF;
+END $$;
+
+-- Which items each page showed, for as long as the run reads pages: one row for a page, since a row for each item would
+-- cost as much as the items themselves.
+CREATE TABLE IF NOT EXISTS run_pages (
+    run_id bigint NOT NULL,
+    number integer NOT NULL,
+    item_ids text[] NOT NULL,                                  -- in the order of the list
+    last_created_at timestamptz,                               -- when the last of them was created in Zoho
+    PRIMARY KEY (run_id, number));
+
+-- Items that the pages of a run leave in doubt: only Zoho can tell.
+CREATE TABLE IF NOT EXISTS run_checks (
+    run_id bigint NOT NULL,
+    item_id text NOT NULL,
+    reason text NOT NULL,                                      -- completes "asked for because ..."
+    is_suspect boolean NOT NULL,                               -- no page showed it: it may be deleted in Zoho
+    PRIMARY KEY (run_id, item_id));
+
+-- How fresh the mirror is: from the modification in Zoho to its being visible here, over the last day, by lane.
+CREATE OR REPLACE VIEW freshness AS
+SELECT lane, last_success_at, coalesce(changes, 0) AS changes, p50, p95, p99
+  FROM (VALUES ('webhook', (SELECT max(processed_at) FROM events WHERE state = 'processed')),
+               ('recent', (SELECT max(finished_at) FROM reconciliation_runs WHERE kind = 'recent' AND state = 'complete')),
+               ('full', (SELECT max(finished_at) FROM reconciliation_runs WHERE kind = 'full' AND state = 'complete'))
+       ) AS lanes (lane, last_success_at)
+  LEFT JOIN (SELECT source AS lane, count(*) AS changes,
+                    percentile_cont(0.5) WITHIN GROUP (ORDER BY changed_at - zoho_modified_at) AS p50,
+                    percentile_cont(0.95) WITHIN GROUP (ORDER BY changed_at - zoho_modified_at) AS p95,
+                    percentile_cont(0.99) WITHIN GROUP (ORDER BY changed_at - zoho_modified_at) AS p99
+               FROM product_changes
+              WHERE changed_at > now() - interval '24 hours'
+                AND zoho_modified_at IS NOT NULL
+                -- What the mirror read for the first time, or repaired here, was not waiting for a lane.
+                AND cause IS DISTINCT FROM 'first_load' AND cause IS DISTINCT FROM 'altered_here'
+              GROUP BY source) AS delays USING (lane);
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- zoho_connection: the one connection to Zoho. Secrets are Fernet ciphertexts.
@@ -182,11 +371,13 @@ ALTER TABLE api_calls
     ADD COLUMN IF NOT EXISTS ends_at timestamptz NOT NULL,
     ADD COLUMN IF NOT EXISTS purpose text NOT NULL
         CONSTRAINT api_calls_purpose CHECK (purpose IN ('item', 'sweep')),
+    ADD COLUMN IF NOT EXISTS run_id bigint,                   -- the reconciliation run that made it
     ADD COLUMN IF NOT EXISTS is_running boolean NOT NULL DEFAULT true,
     ADD COLUMN IF NOT EXISTS status integer,                  -- HTTP; null: no answer
     ADD COLUMN IF NOT EXISTS code integer;                    -- Zoho's own
 
 CREATE INDEX IF NOT EXISTS api_calls_ends_at ON api_calls (ends_at);
+CREATE INDEX IF NOT EXISTS api_calls_run ON api_calls (run_id) WHERE run_id IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS api_gate (
     singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT api_gate_singleton CHECK (singleton));

@@ -5,6 +5,8 @@ MirrorError
 ├── DeliveryRejected      a webhook is answered 4xx, nothing is stored
 ├── BodyUnreadable        authenticated, but not an item: kept as a dead event
 ├── PublishFailed         Redis did not take a message: the relay tries again
+├── LeaseLost             another worker goes on with the run: this one commits nothing more
+├── RunRefused            an operator asked for something that this run does not allow
 └── WorkError             raised while an event or a run is worked on
     ├── MustWait          not now, and not the work's fault: tried again, no failure counted
     │   ├── NotConnected        no usable credentials; an operator connects Zoho
@@ -12,10 +14,12 @@ MirrorError
     │   ├── NotAuthorised       Zoho accepts the token but not the call
     │   └── BudgetSpent         minute, day or concurrency used up, or the breaker is open
     ├── TransientError    tried again with growing delays, then dead
-    │   └── ZohoUnavailable     no answer, a server error, or an answer that is not JSON
+    │   ├── ZohoUnavailable     no answer, a server error, or an answer that is not JSON
+    │   └── WrittenByOthers     a run was beaten to its rows again and again
     └── PermanentError    dead at once
         ├── ZohoRefused         Zoho says the request itself is wrong
-        └── ItemUnusable        even Zoho's own answer lacks what a product needs
+        ├── ItemUnusable        even Zoho's own answer lacks what a product needs
+        └── ListUntrustworthy   what Zoho's list showed cannot be all there is
 """
 
 from __future__ import annotations
@@ -50,6 +54,14 @@ class BodyUnreadable(MirrorError):
 
 class PublishFailed(MirrorError):
     """Redis did not take a message. Harmless: the event's row is the truth and the relay finds it."""
+
+
+class LeaseLost(MirrorError):
+    """Another worker goes on with the run, because this one's lease lapsed; nothing of its page was committed."""
+
+
+class RunRefused(MirrorError):
+    """The run is not in a state in which this can be done; the text says what it is and what to do."""
 
 
 class WorkError(MirrorError):
@@ -89,6 +101,10 @@ class ZohoUnavailable(TransientError):
     """Zoho gave no answer, a server error, or something that is not its JSON."""
 
 
+class WrittenByOthers(TransientError):
+    """Others wrote the same rows each time that this run was about to."""
+
+
 class PermanentError(WorkError):
     """Will not go better next time; a person has to look."""
 
@@ -99,3 +115,7 @@ class ZohoRefused(PermanentError):
 
 class ItemUnusable(PermanentError):
     """Zoho's own answer for an item lacks what a product needs."""
+
+
+class ListUntrustworthy(PermanentError):
+    """What Zoho's list showed cannot be all there is: the run is not complete, and nothing may be tombstoned by it."""

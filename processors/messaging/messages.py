@@ -14,13 +14,16 @@ from dramatiq.brokers.redis import RedisBroker
 
 from processors.errors import PublishFailed
 
-# Two queues, because work that calls Zoho may wait for its quota, and other work must not wait for that.
+# Three queues, each with threads of its own: work that calls Zoho may wait for its quota, and other work must not wait
+# for that; a run takes minutes, and single items must not wait for that either.
 EVENTS_QUEUE: Final = "events"
 FETCHES_QUEUE: Final = "fetches"
-QUEUES: Final = (EVENTS_QUEUE, FETCHES_QUEUE)
+RUNS_QUEUE: Final = "runs"
+QUEUES: Final = (EVENTS_QUEUE, FETCHES_QUEUE, RUNS_QUEUE)
 
 APPLY_EVENTS: Final = "apply_events"
 FETCH_ITEMS: Final = "fetch_items"
+RECONCILE: Final = "reconcile"
 
 # After a failure Redis is left alone for so long, and callers are turned away at once.
 _REST_SECONDS = 1.0
@@ -47,7 +50,8 @@ class Publisher:
         Raises:
             PublishFailed: Redis did not say that it has the message. It may have it nevertheless.
         """
-        self._publish(EVENTS_QUEUE, APPLY_EVENTS, event_ids)
+        if event_ids:
+            self._publish(EVENTS_QUEUE, APPLY_EVENTS, list(event_ids))
 
     def publish_fetches(self, event_ids: Sequence[int]) -> None:
         """Ask for the items of these events to be fetched from Zoho, in one message; no ids, no message.
@@ -55,7 +59,16 @@ class Publisher:
         Raises:
             PublishFailed: Redis did not say that it has the message. It may have it nevertheless.
         """
-        self._publish(FETCHES_QUEUE, FETCH_ITEMS, event_ids)
+        if event_ids:
+            self._publish(FETCHES_QUEUE, FETCH_ITEMS, list(event_ids))
+
+    def publish_run(self, run_id: int) -> None:
+        """Ask for this reconciliation run to be worked on.
+
+        Raises:
+            PublishFailed: Redis did not say that it has the message. It may have it nevertheless.
+        """
+        self._publish(RUNS_QUEUE, RECONCILE, run_id)
 
     def queue_sizes(self) -> dict[str, int]:
         """Return, by queue, how many messages no worker has taken yet.
@@ -66,13 +79,9 @@ class Publisher:
         with self._redis():
             return {queue: self._broker.client.llen(f"{self._broker.namespace}:{queue}") for queue in QUEUES}
 
-    def _publish(self, queue: str, actor: str, event_ids: Sequence[int]) -> None:
-        if not event_ids:
-            return
+    def _publish(self, queue: str, actor: str, argument: object) -> None:
         with self._redis():
-            self._broker.enqueue(
-                Message(queue_name=queue, actor_name=actor, args=(list(event_ids),), kwargs={}, options={})
-            )
+            self._broker.enqueue(Message(queue_name=queue, actor_name=actor, args=(argument,), kwargs={}, options={}))
 
     @contextmanager
     def _redis(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ Import this module only after `dramatiq.set_broker`: actors attach themselves to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import dramatiq
 
@@ -14,35 +14,62 @@ from processors.messaging import messages
 from processors.store.database import AWAY
 from processors.workflows import item_events
 from processors.workflows.item_events import Workshop
+from processors.workflows.reconciliation import Reconciler
 
 _log = logs.get(__name__)
-_workshop: Workshop | None = None
 
 
-def open_workshop(workshop: Workshop) -> None:
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the actors of a process work with."""
+
+    workshop: Workshop
+    reconciler: Reconciler
+
+
+_tools: Tools | None = None
+
+
+def provide(tools: Tools) -> None:
     """Give the actors of this process what they work with; before the worker starts."""
-    global _workshop  # noqa: PLW0603 - Dramatiq's actors are module functions: there is one workshop for each process
-    _workshop = workshop
+    global _tools  # noqa: PLW0603 - Dramatiq's actors are module functions: there is one set of tools for each process
+    _tools = tools
 
 
 @dramatiq.actor(actor_name=messages.APPLY_EVENTS, queue_name=messages.EVENTS_QUEUE)
 def apply_events(event_ids: list[int]) -> None:
     """Apply events, those named and others that wait."""
-    _work(item_events.apply_events, event_ids)
+    try:
+        item_events.apply_events(_given().workshop, event_ids)
+    except AWAY as error:
+        _note_absence(error, event_ids)
 
 
 @dramatiq.actor(actor_name=messages.FETCH_ITEMS, queue_name=messages.FETCHES_QUEUE)
 def fetch_items(event_ids: list[int]) -> None:
     """Settle events that only Zoho can."""
-    _work(item_events.fetch_items, event_ids)
-
-
-def _work(workflow: Callable[[Workshop, list[int]], None], event_ids: list[int]) -> None:
-    if _workshop is None:
-        message = "open_workshop() was not called in this process"
-        raise RuntimeError(message)
     try:
-        workflow(_workshop, event_ids)
+        item_events.fetch_items(_given().workshop, event_ids)
     except AWAY as error:
-        # The message has done its duty as a hint; the relay hands the events over again.
-        _log.warning("postgres.lost", event_ids=event_ids[:20], count=len(event_ids), error=str(error))
+        _note_absence(error, event_ids)
+
+
+@dramatiq.actor(actor_name=messages.RECONCILE, queue_name=messages.RUNS_QUEUE)
+def reconcile(run_id: int) -> None:
+    """Work on a reconciliation run."""
+    try:
+        _given().reconciler.work(run_id)
+    except AWAY as error:
+        _log.warning("postgres.lost", run_id=run_id, error=str(error))
+
+
+def _given() -> Tools:
+    if _tools is None:
+        message = "provide() was not called in this process"
+        raise RuntimeError(message)
+    return _tools
+
+
+def _note_absence(error: Exception, event_ids: list[int]) -> None:
+    # The message has done its duty as a hint; the relay hands the events over again.
+    _log.warning("postgres.lost", event_ids=event_ids[:20], count=len(event_ids), error=str(error))

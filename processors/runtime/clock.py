@@ -10,9 +10,11 @@ from functools import partial
 from processors import logs
 from processors.messaging.messages import Publisher
 from processors.runtime.signals import Stop
+from processors.settings import Settings
 from processors.store import timetable
-from processors.store.database import AWAY, Pool
-from processors.workflows import relay, retention
+from processors.store.database import AWAY, Connection, Pool
+from processors.store.timetable import Cron
+from processors.workflows import operations, relay, retention
 
 _LOOK_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -20,16 +22,22 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _log = logs.get(__name__)
 
 
+def _nothing() -> None:
+    """What is left to do for a job that is done with its slot."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One line of the timetable. `run` must be safe to run again: a clock may die right after taking the slot."""
+    """One line of the timetable. `run` must be safe to run again, or not at all: a clock may die right before it."""
 
     name: str
-    every: timedelta
-    run: Callable[[], object]
+    every: timedelta | Cron
+    run: Callable[[], object] = _nothing
+    open: Callable[[Connection], object] | None = None
+    """Done in the transaction that takes the slot: a clock that dies does both or neither."""
 
 
-def jobs(pool: Pool, publisher: Publisher) -> list[Job]:
+def jobs(pool: Pool, publisher: Publisher, settings: Settings) -> list[Job]:
     """Return the timetable."""
     grace = relay.CLOCK_GRACE
     return [
@@ -42,6 +50,22 @@ def jobs(pool: Pool, publisher: Publisher) -> list[Job]:
             "relay-fetches",
             relay.CLOCK_EVERY,
             partial(relay.relay, pool, publisher.publish_fetches, needs_fetch=True, grace=grace),
+        ),
+        Job(
+            "reconcile-full",
+            Cron(settings.reconcile_full_cron, settings.timezone),
+            open=partial(operations.open_scheduled_run, kind="full"),
+        ),
+        Job(
+            "reconcile-recent",
+            Cron(settings.reconcile_recent_cron, settings.timezone),
+            open=partial(operations.open_scheduled_run, kind="recent"),
+        ),
+        Job("reconcile-again", timedelta(seconds=5), open=operations.open_overdue_run),
+        Job(
+            "relay-runs",
+            relay.CLOCK_EVERY,
+            partial(relay.relay_runs, pool, publisher.publish_run, grace=relay.CLOCK_RUN_GRACE),
         ),
         Job("trim", timedelta(minutes=10), partial(retention.trim, pool)),
     ]
@@ -69,14 +93,16 @@ def run(pool: Pool, timetable_jobs: list[Job], stop: Stop) -> None:
 
 
 def _run_if_due(pool: Pool, job: Job) -> None:
-    with pool.connection() as connection:
-        slot = timetable.take_slot(connection, job.name, job.every)
-    if slot is None:
-        return
     try:
+        with pool.connection() as connection, connection.transaction():
+            slot = timetable.take_slot(connection, job.name, job.every)
+            if slot is None:
+                return
+            if job.open:
+                job.open(connection)
         job.run()
     except AWAY:
         raise
     except Exception:  # noqa: BLE001 - any
         # One job's fault must not stop the others; its next slot comes.
-        _log.exception("job.failed", job=job.name, slot=slot.isoformat())
+        _log.exception("job.failed", job=job.name)

@@ -14,7 +14,7 @@ import dramatiq
 
 from processors import logs
 from processors.messaging.broker import build_broker
-from processors.messaging.messages import Publisher
+from processors.messaging.messages import EVENTS_QUEUE, FETCHES_QUEUE, RUNS_QUEUE, Publisher
 from processors.runtime import clock, worker
 from processors.runtime.signals import StopSignal
 from processors.settings import Settings
@@ -22,13 +22,17 @@ from processors.store import database, timetable
 from processors.store.database import AWAY, Pool
 from processors.workflows import item_events, relay
 from processors.workflows.item_events import Workshop
+from processors.workflows.paging import Pace
+from processors.workflows.reconciliation import Reconciler
+from processors.zoho import limiter
 from processors.zoho.client import ZohoClient
 
-EVENT_THREADS = 4
-FETCH_THREADS = 2
-# One for each thread, for each of the two relays and for the heartbeat, and one for the thread that refreshes a token,
-# which notes its call apart from the transaction that holds the lock.
-_WORKER_CONNECTIONS = EVENT_THREADS + FETCH_THREADS + 4
+# A run of each kind may be under way.
+THREADS = {EVENTS_QUEUE: 4, FETCHES_QUEUE: 2, RUNS_QUEUE: 2}
+# One for each thread, for each of the two relays of events and for the heartbeats, and one for whoever refreshes a
+# token, which notes its call apart from the transaction that holds the lock. Threads that read pages ahead need one
+# for moments only.
+_WORKER_CONNECTIONS = sum(THREADS.values()) + 4
 _CLOCK_CONNECTIONS = 2
 # What a platform gives is 30 s; this project promises 25.
 _EXIT_WITHIN = timedelta(seconds=24)
@@ -45,11 +49,13 @@ def run_worker(settings: Settings) -> None:
     broker = build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify)
     dramatiq.set_broker(broker)
     from processors.runtime import actors  # noqa: PLC0415
+    from processors.runtime.actors import Tools  # noqa: PLC0415
 
     with _pool(settings, size=_WORKER_CONNECTIONS, name="worker") as pool, ZohoClient(pool, settings) as zoho:
         name = timetable.process_name("worker")
         workshop = Workshop(pool, zoho, Publisher(broker), name)
-        actors.open_workshop(workshop)
+        reconciler = build_reconciler(pool, zoho, settings, name, is_stopping=stop.is_set)
+        actors.provide(Tools(workshop, reconciler))
         relays = [
             partial(relay.relay, pool, partial(item_events.apply_events, workshop), needs_fetch=False),
             partial(
@@ -60,13 +66,17 @@ def run_worker(settings: Settings) -> None:
                 most=_FETCHES_AT_ONCE,
             ),
         ]
-        beside = [partial(run_relay, grace=relay.WORKER_GRACE) for run_relay in relays]
+        # A run takes minutes: handed over to its own thread, where Redis has no part in it.
+        beside = [
+            *(partial(run_relay, grace=relay.WORKER_GRACE) for run_relay in relays),
+            partial(relay.relay_runs, pool, reconciler.work, grace=relay.WORKER_GRACE),
+        ]
         with _beating(pool, name, "worker"), _repeating(beside, relay.WORKER_EVERY.total_seconds()):
             _log.info("process.started", worker=name)
             # What was imported stays: the garbage collector need not look at it again and again.
             gc.collect()
             gc.freeze()
-            worker.run_worker(broker, threads=EVENT_THREADS, fetch_threads=FETCH_THREADS, stop=stop)
+            worker.run_worker(broker, threads=THREADS, stop=stop)
         _log.info("process.stopped", worker=name)
 
 
@@ -78,8 +88,19 @@ def run_clock(settings: Settings) -> None:
         name = timetable.process_name("clock")
         with _beating(pool, name, "clock"):
             _log.info("process.started", clock=name)
-            clock.run(pool, clock.jobs(pool, publisher), stop)
+            clock.run(pool, clock.jobs(pool, publisher, settings), stop)
         _log.info("process.stopped", clock=name)
+
+
+def build_reconciler(
+    pool: Pool, zoho: ZohoClient, settings: Settings, name: str, *, is_stopping: Callable[[], bool]
+) -> Reconciler:
+    """Return what works on runs in this process, which is called `name`."""
+    pace = Pace(
+        calls_per_minute=limiter.for_sweeps(settings.zoho_requests_per_minute),
+        calls_at_once=max(1, settings.zoho_concurrent_requests - 1),
+    )
+    return Reconciler(pool, zoho, name, pace, settings.delete_guard_percent, is_stopping)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,11 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 import dramatiq
 
-from processors.messaging.messages import EVENTS_QUEUE, FETCHES_QUEUE
 from processors.runtime.signals import Stop
 
 logger = logging.getLogger(__name__)
@@ -34,33 +33,28 @@ class WorkerThreadDied(RuntimeError):
 def run_worker(
     broker: dramatiq.Broker,
     *,
-    threads: int,
-    fetch_threads: int,
+    threads: Mapping[str, int],
     stop: Stop,
     shutdown_limit: timedelta = SHUTDOWN_LIMIT,
 ) -> None:
     """Work until `stop` says so; then let running actors finish, and return.
 
-    Import the actors first. `threads` of them work on the queue `events` and `fetch_threads` others on `fetches`, so
-    that waiting for Zoho never takes a thread from work that needs only the database. Actors that are still running
-    after `shutdown_limit` are abandoned: their messages are delivered again, to another worker after 15 s. Redis may be
-    away at any time, also at the start. Call it once per broker.
+    Import the actors first. `threads` says how many work on each queue; those of one queue never wait for those of
+    another. Actors that are still running after `shutdown_limit` are abandoned: their messages are delivered again, to
+    another worker after 15 s. Redis may be away at any time, also at the start. Call it once per broker.
 
     Raises:
         WorkerThreadDied: after an orderly stop.
     """
-    undeclared = {EVENTS_QUEUE, FETCHES_QUEUE} - broker.get_declared_queues()
+    undeclared = threads.keys() - broker.get_declared_queues()
     if undeclared:
         raise RuntimeError(f"no actor is declared for {', '.join(sorted(undeclared))}: import the actors first")
     broker.emit_after("process_boot")  # Dramatiq's command line would do it; it starts TimeLimit
-    workers = [
-        dramatiq.Worker(broker, queues={EVENTS_QUEUE}, worker_threads=threads),
-        dramatiq.Worker(broker, queues={FETCHES_QUEUE}, worker_threads=fetch_threads),
-    ]
-    with _two_workers_expected(broker):
+    workers = [dramatiq.Worker(broker, queues={queue}, worker_threads=count) for queue, count in threads.items()]
+    with _several_workers_expected(broker):
         for worker in workers:
             worker.start()
-    logger.info("worker started: %d threads for events, %d for fetches", threads, fetch_threads)
+    logger.info("worker started: threads %s", ", ".join(f"{queue} {count}" for queue, count in threads.items()))
     dead: list[str] = []
     while not dead and not stop.wait(_WATCH_SECONDS):
         dead = _dead_threads(workers)
@@ -95,8 +89,8 @@ def _stop(workers: list[dramatiq.Worker], limit: timedelta) -> None:
 
 
 @contextlib.contextmanager
-def _two_workers_expected(broker: dramatiq.Broker) -> Iterator[None]:
-    """Keep the broker from warning that a second worker on it "may have unexpected results".
+def _several_workers_expected(broker: dramatiq.Broker) -> Iterator[None]:
+    """Keep the broker from warning that another worker on it "may have unexpected results".
 
     What they share is harmless: the worker's id in Redis, whose heartbeat both send, and the middleware.
     """

@@ -45,7 +45,7 @@ class Usage:
     closed_because: str | None
 
 
-def admit(connection: Connection, purpose: Purpose, limits: Limits) -> Admission:
+def admit(connection: Connection, purpose: Purpose, limits: Limits, run_id: int | None = None) -> Admission:
     """Start a call if the gate, the minute, the day and the concurrency let it, in one round trip."""
     with connection.pipeline(), connection.transaction():
         connection.execute(_queries.stand_in_line)
@@ -53,6 +53,7 @@ def admit(connection: Connection, purpose: Purpose, limits: Limits) -> Admission
             _queries.admit,
             {
                 "purpose": purpose,
+                "run_id": run_id,
                 "per_minute": limits.per_minute,
                 "per_day": limits.per_day,
                 "concurrent": limits.concurrent,

@@ -13,6 +13,23 @@ from processors.store.database import Row
 Source = Literal["webhook", "full", "recent", "replay", "fetch"]
 Changes = dict[str, tuple[Any, Any]]
 
+Cause = Literal[
+    "first_load",
+    "during_run",
+    "delivery_late",
+    "altered_here",
+    "event_dead",
+    "event_unfinished",
+    "delivery_incomplete",
+    "delivery_rejected",
+    "stock_only",
+    "no_delivery",
+]
+"""Why a sweep had to make a change; `schema.sql` says what each means."""
+
+NOT_DRIFT: frozenset[Cause] = frozenset({"first_load", "during_run", "delivery_late"})
+"""Causes for which nothing is to be blamed: no webhook could have made the change, or one was about to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -45,6 +62,8 @@ class Product:
     raw: Mapping[str, Any]
     older_keys: Mapping[str, datetime]
     """Mapped keys of `raw` whose value is older than `zoho_last_modified_at`, with the time of that value."""
+    altered_at: datetime | None = None
+    """When something other than the mirror wrote the row, and nothing of it is certain until Zoho confirms it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +75,26 @@ class Current:
     """Of the row; 0 where there is none."""
     absences: int
     """How many finished events said that the item is gone; 0 where that makes no difference."""
+    written_at: datetime | None = None
+    """When the mirror wrote the row last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change that is applied: a row of `product_changes`."""
+
+    source: Source
+    changes: Changes
+    zoho_modified_at: datetime | None = None
+    """What Zoho gives as the time of the modification; unknown for a deletion."""
+    event_id: int | None = None
+    run_id: int | None = None
+    cause: Cause | None = None
+    wrong_since: datetime | None = None
 
 
 def current_from_row(row: Row) -> Current:
-    """Read the product columns of a row of `claim_events`, `claim_fetches` or `read_current`."""
+    """Read the product columns of a row of `claim_events`, `read_current` or `compare`."""
     if row["revision"] is None:
         return Current(product=None, revision=0, absences=row["absences"])
     product = Product(
@@ -69,8 +104,9 @@ def current_from_row(row: Row) -> Current:
         deleted_at=row["deleted_at"],
         raw=row["raw"],
         older_keys={key: datetime.fromtimestamp(seconds, UTC) for key, seconds in row["older_keys"].items()},
+        altered_at=row["altered_at"],
     )
-    return Current(product=product, revision=row["revision"], absences=row["absences"])
+    return Current(product, revision=row["revision"], absences=row["absences"], written_at=row["updated_at"])
 
 
 def differences(old: Product | None, new: Product) -> Changes:

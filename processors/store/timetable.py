@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
-from processors.store.database import AsyncConnection, Connection
+from cronsim import CronSim
+
+from processors.store.database import AsyncConnection, Connection, only_row
 from processors.store.queries import Queries
 
 BEAT_EVERY = timedelta(seconds=5)
@@ -17,15 +21,33 @@ SILENT_AFTER = timedelta(seconds=20)
 _queries = Queries("timetable.sql")
 
 
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """Slots by a cron expression of five fields, in a time zone."""
+
+    expression: str
+    zone: ZoneInfo
+
+    def latest(self, now: datetime) -> datetime:
+        """Return the newest slot that is not after `now`."""
+        # Backwards, the iteration begins before the time it is given.
+        just_after = now.astimezone(self.zone).replace(microsecond=0) + timedelta(seconds=1)
+        return next(CronSim(self.expression, just_after, reverse=True))
+
+
 def process_name(role: str) -> str:
     """Return a name for this process that no other has, here or on another machine, now or later."""
     return f"{role}:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
 
 
-def take_slot(connection: Connection, job: str, every: timedelta) -> datetime | None:
+def take_slot(connection: Connection, job: str, every: timedelta | Cron) -> datetime | None:
     """Return the job's newest slot if it was nobody's yet, else None; in a transaction, it is taken with its commit."""
-    parameters = {"name": job, "every_seconds": every.total_seconds()}
-    row = connection.execute(_queries.take_slot, parameters).fetchone()
+    if isinstance(every, Cron):
+        now = only_row(connection.execute(_queries.tell_time))["now"]
+        cursor = connection.execute(_queries.take_this_slot, {"name": job, "slot": every.latest(now)})
+    else:
+        cursor = connection.execute(_queries.take_slot, {"name": job, "every_seconds": every.total_seconds()})
+    row = cursor.fetchone()
     return row and row["slot"]
 
 

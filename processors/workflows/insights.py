@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from processors.store import api_calls, timetable
+from processors.store import api_calls, drift, runs, timetable
 from processors.store.api_calls import Usage
 from processors.store.database import Connection, only_row
-from processors.store.products import Changes, Source
+from processors.store.drift import DriftCount, Repair
+from processors.store.products import NOT_DRIFT, Cause, Changes, Source
 from processors.store.queries import Queries
+from processors.store.runs import Run, RunKind
 
 LAG_WINDOW = timedelta(minutes=15)
 LAG_QUANTILES = (0.5, 0.95, 0.99)
@@ -55,6 +57,35 @@ class ConnectionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneFreshness:
+    """One row of the view `freshness`: from the modification in Zoho to its being visible here, over the last day."""
+
+    lane: str
+    last_success_at: datetime | None
+    changes: int
+    p50: timedelta | None
+    p95: timedelta | None
+    p99: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What the runs say of the mirror."""
+
+    last_complete: dict[RunKind, Run]
+    newest: list[Run]
+    """The newest run of each kind, whatever became of it."""
+    held: Run | None
+    watermark: datetime | None
+    """Every modification in Zoho up to here is known to be in the mirror."""
+    drift: dict[Cause, int]
+    """What the newest complete full run had to repair, without what is no drift."""
+    webhooks_are_dead: bool
+    """Changes were missed while nothing was delivered, and nothing has been since."""
+    last_delivery_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """The whole system, as Postgres knows it."""
 
@@ -66,6 +97,9 @@ class Overview:
     rejections: list[RejectionCount]
     connection: ConnectionStatus
     processes: dict[str, int]
+    freshness: list[LaneFreshness]
+    reconciliation: Reconciliation
+    now: datetime
 
 
 def overview(connection: Connection) -> Overview:
@@ -82,7 +116,141 @@ def overview(connection: Connection) -> Overview:
             rejections=[RejectionCount(**row) for row in connection.execute(_queries.rejections)],
             connection=ConnectionStatus(**only_row(connection.execute(_queries.connection))),
             processes=timetable.alive(connection),
+            freshness=[LaneFreshness(**row) for row in connection.execute(_queries.freshness)],
+            reconciliation=_reconciliation(connection),
+            now=only_row(connection.execute(_queries.now))["now"],
         )
+
+
+def _reconciliation(connection: Connection) -> Reconciliation:
+    last_complete = runs.last_complete(connection)
+    newest = runs.newest(connection)
+    full = last_complete.get("full")
+    marks = [run.watermark for run in last_complete.values() if run.watermark]
+    last_delivery_at: datetime | None = only_row(connection.execute(_queries.last_delivery))["received_at"]
+    judged = max((run for run in newest if run.webhooks), key=lambda run: run.id, default=None)
+    return Reconciliation(
+        last_complete=last_complete,
+        newest=newest,
+        held=next((run for run in newest if run.state == "held"), None),
+        watermark=max(marks, default=None),
+        drift=_drift(drift.by_cause(connection, full.id)) if full else {},
+        webhooks_are_dead=judged is not None
+        and judged.webhooks == "dead"
+        and (last_delivery_at is None or last_delivery_at < judged.started_at),
+        last_delivery_at=last_delivery_at,
+    )
+
+
+def _drift(counts: list[DriftCount]) -> dict[Cause, int]:
+    return {count.cause: count.count for count in counts if count.cause not in NOT_DRIFT}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that needs a person."""
+
+    what: str
+    do: str
+
+
+# Twice a day's distance: one missed night is an hour's matter, two are a fault.
+_FULL_RUN_OVERDUE = timedelta(hours=49)
+_EVENTS_OVERDUE = timedelta(minutes=10)
+
+
+def problems(overview: Overview) -> list[Problem]:
+    """Return what needs a person, the gravest first; nothing, where the system helps itself."""
+    found: list[Problem] = []
+    connection, seen = overview.connection, overview.reconciliation
+    if not connection.has_refresh_token:
+        found.append(
+            Problem("Zoho is not connected", "set ZOHO_REFRESH_TOKEN (docs/quick-start.md) and start a worker")
+        )
+    elif connection.last_error:
+        found.append(
+            Problem(f"Zoho refuses the connection: {connection.last_error}", "docs/operations.md, Zoho refuses")
+        )
+    found += [
+        Problem(f"no {role} is alive", f"start one: python -m processors {role}")
+        for role in ("worker", "clock")
+        if not overview.processes.get(role)
+    ]
+    if seen.held:
+        run = seen.held
+        found.append(Problem(f"run {run.id} is held: {run.error}", f"runs show {run.id}"))
+    if seen.webhooks_are_dead:
+        found.append(
+            Problem(
+                "webhooks are dead: changes were missed, and nothing was delivered",
+                "in Zoho, look at the workflow rules, the webhook's address and secret, and the daily limit",
+            )
+        )
+    dead = sum(count.count for count in overview.events if count.state == "dead")
+    if dead:
+        found.append(Problem(f"{dead:,} dead events", "docs/operations.md, Dead events"))
+    if overview.oldest_unfinished_age and overview.oldest_unfinished_age > _EVENTS_OVERDUE:
+        waiting = sum(e.count for e in overview.events if e.state in ("recorded", "queued", "processing"))
+        found.append(
+            Problem(f"{waiting:,} events wait, the oldest for more than 10 minutes", "see error of the events")
+        )
+    full = seen.last_complete.get("full")
+    if full and full.finished_at and overview.now - full.finished_at > _FULL_RUN_OVERDUE:
+        found.append(Problem(f"no complete full run since {full.finished_at:%Y-%m-%d %H:%M} UTC", "runs"))
+    found += [
+        Problem(f"run {run.id} ({run.kind}) ended {run.state}: {run.error}", f"runs show {run.id}")
+        for run in seen.newest
+        if run.state in ("partial", "failed") and run.error_class
+    ]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """One run, and what it had to repair."""
+
+    run: Run
+    causes: list[DriftCount]
+    repairs: list[Repair]
+    """Drift first; not what was loaded for the first time."""
+
+    @property
+    def drift(self) -> int:
+        """How many changes a webhook should have made."""
+        return sum(count.count for count in self.causes if count.cause not in NOT_DRIFT)
+
+
+def run_report(connection: Connection, run_id: int, *, most: int) -> RunReport | None:
+    """Return a run's report with at most so many of its repairs; None: there is no such run."""
+    run = runs.find(connection, run_id)
+    if run is None:
+        return None
+    return RunReport(run, drift.by_cause(connection, run_id), drift.repairs(connection, run_id, most=most))
+
+
+def latest_runs(connection: Connection, *, most: int) -> list[Run]:
+    """Return the newest runs, the newest first."""
+    return runs.latest(connection, most=most)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One change of one item."""
+
+    id: int
+    changed_at: datetime
+    source: Source
+    event_id: int | None
+    run_id: int | None
+    cause: Cause | None
+    zoho_modified_at: datetime | None
+    changes: Changes
+
+
+def changes_of(connection: Connection, item_id: str, *, most: int) -> list[ItemChange]:
+    """Return an item's changes, the newest first."""
+    rows = connection.execute(_queries.changes_of, {"item_id": item_id, "most": most})
+    return [ItemChange(**row) for row in rows]
 
 
 def schema_is_there(connection: Connection) -> bool:

@@ -21,10 +21,11 @@ from structlog.contextvars import bound_contextvars
 
 from processors import logs
 from processors.errors import BodyUnreadable, MustWait, PermanentError, PublishFailed
-from processors.store import inbox
+from processors.store import inbox, settlement
 from processors.store.database import AWAY, TOO_LARGE, Connection, Pool
-from processors.store.inbox import Event, ItemDecision, Verdict
-from processors.store.products import Current
+from processors.store.inbox import Event
+from processors.store.products import Change, Current
+from processors.store.settlement import ItemDecision, Verdict
 from processors.workflows import merging
 from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
 from processors.zoho import items, payloads
@@ -135,7 +136,7 @@ def _apply(shop: Workshop, connection: Connection, claimed: Sequence[tuple[Event
         if not by_item:
             return
         # Somebody else wrote these items, or has their events now (then no round will settle them).
-        known = inbox.read_current(connection, by_item)
+        known = settlement.read_current(connection, by_item)
     for events in by_item.values():
         for event in events:
             _put_off(connection, event, "its product was written by others at the same time")
@@ -177,7 +178,8 @@ def _take_down(event: Event, decided: Decision, decision: ItemDecision, notes: S
         case Write(outcome, product, changes):
             decision.product = product
             if changes:
-                decision.changes.append(("webhook", event.id, changes))
+                modified_at = None if product.deleted_at else product.zoho_last_modified_at
+                decision.changes.append(Change("webhook", changes, modified_at, event_id=event.id))
             return Verdict(event, outcome, None, notes)
 
 
@@ -186,7 +188,7 @@ def _settle(connection: Connection, decisions: Sequence[ItemDecision]) -> tuple[
     if not decisions:
         return [], set()
     try:
-        settled = inbox.settle(connection, decisions)
+        settled = settlement.settle(connection, decisions)
     except Exception as error:
         if _is_away(error):
             raise
@@ -197,7 +199,7 @@ def _settle(connection: Connection, decisions: Sequence[ItemDecision]) -> tuple[
         # One item's values are refused: find out whose, and let the others through.
         singly = [_settle(connection, [decision]) for decision in decisions]
         return [done for settled, _ in singly for done in settled], set().union(*(refused for _, refused in singly))
-    return [decision for decision in decisions if decision.verdicts[0].event.id in settled], set()
+    return [decision for decision in decisions if decision.item_id in settled], set()
 
 
 def _hand_over_fetches(shop: Workshop, settled: Iterable[ItemDecision]) -> None:
@@ -254,7 +256,7 @@ def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: 
         with shop.pool.connection() as connection:
             decision = ItemDecision(item_id, current)
             _decide_by_answer(decision, events, decide)
-            if inbox.settle(connection, [decision]):
+            if settlement.settle(connection, [decision]):
                 _log_verdicts([decision], started)
             else:
                 # A webhook, or another fetch, wrote the row while Zoho answered: what Zoho says of it now may differ.
@@ -272,12 +274,13 @@ def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: 
 
 def _ask_zoho(shop: Workshop, item_id: str) -> Callable[[Current], tuple[Settled | Write, Sequence[str]]]:
     """Call Zoho and return how its answer decides."""
+    asked_at = datetime.now(UTC)
     fields = shop.zoho.item(item_id)
     if fields is None:
         answered_at = datetime.now(UTC)
         return lambda current: (merging.decide_absent(current, answered_at), ())
     body = items.read_body({**fields, "item_id": item_id})
-    return lambda current: (merging.decide_fetched(current, item_id, body), body.notes)
+    return lambda current: (merging.decide_fetched(current, item_id, body, asked_at), body.notes)
 
 
 def _decide_by_answer(

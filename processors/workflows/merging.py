@@ -51,6 +51,8 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 # A bare date is a day somewhere on Earth: times closer to it than this may be earlier or later.
 _DAY_IN_ANY_ZONE = timedelta(days=2)
 _TWINS = ("_formatted", "_unformatted")
+# Zoho's list and its single items are not known to lag behind its webhooks; if they do, then not for so long.
+_LONGEST_LAG = timedelta(minutes=10)
 
 
 def decide_change(current: Current, item_id: str, body: items.Body) -> Decision:
@@ -78,7 +80,34 @@ def decide_change(current: Current, item_id: str, body: items.Body) -> Decision:
     return _written(row, item_id, body, modified_at=body.modified_at, was_at=row.zoho_last_modified_at)
 
 
-def decide_fetched(current: Current, item_id: str, body: items.Body) -> Settled | Write:
+def decide_listed(current: Current, item_id: str, body: items.Body, asked_at: datetime) -> Decision:
+    """Decide what an item of Zoho's list does; the page was asked for at `asked_at`."""
+    row = current.product
+    if row and row.altered_at:
+        return FetchNeeded("its row was altered here")
+    if _is_beyond(current, body, asked_at):
+        return FetchNeeded("its row is newer than what Zoho lists")
+    decided = decide_change(current, item_id, body)
+    if isinstance(decided, Write) and decided.outcome == "unchanged":
+        # A list's body is no richer than others, only different: nothing to write a row for.
+        return Settled("unchanged")
+    return decided
+
+
+def _is_beyond(current: Current, body: items.Body, asked_at: datetime) -> bool:
+    """Tell whether a row is newer than Zoho's own word without having any right to be.
+
+    A webhook may overtake an answer, so a row that was written lately may be ahead of it. One that has rested for
+    long, or whose time has not come yet, has a time that Zoho knows nothing of.
+    """
+    known_at = current.product.zoho_last_modified_at if current.product else None
+    if known_at is None or body.modified_at is None or body.is_day_only or known_at <= body.modified_at:
+        return False
+    rests = current.written_at is not None and current.written_at < asked_at - _LONGEST_LAG
+    return rests or known_at > asked_at + _LONGEST_LAG
+
+
+def decide_fetched(current: Current, item_id: str, body: items.Body, asked_at: datetime) -> Settled | Write:
     """Decide what Zoho's own answer does; `current` was read before Zoho was asked, so the answer is the newer word.
 
     Raises:
@@ -89,6 +118,8 @@ def decide_fetched(current: Current, item_id: str, body: items.Body) -> Settled 
         message = f"Zoho's answer for item {item_id} lacks {' and '.join(unusable)}"
         raise ItemUnusable(message)
     row = current.product
+    if row and (row.altered_at or _is_beyond(current, body, asked_at)):
+        return _replaced(row, body)
     known_at = row.zoho_last_modified_at if row else None
     modified_at = body.modified_at
     if modified_at is None or (body.is_day_only and known_at is not None and known_at > modified_at):
@@ -191,6 +222,20 @@ def _written(
     return Settled("unchanged")
 
 
+def _replaced(row: Product, body: items.Body) -> Write:
+    """Let Zoho's word stand whatever the row says of its own time; a key that it lacks is left alone even here."""
+    kept = {key: value for key, value in row.raw.items() if not _is_outdated_twin(key, body.fields)}
+    raw = {**kept, **body.fields}
+    modified_at = body.modified_at or row.zoho_last_modified_at
+    product = Product(row.zoho_item_id, items.content_of(raw), modified_at, None, raw, {})
+    changes = differences(row, product)
+    was_at, known_at = row.zoho_last_modified_at, product.zoho_last_modified_at
+    if was_at != known_at:
+        # Here the time does not follow from a change: it may be all that was wrong.
+        changes["zoho_last_modified_at"] = (was_at and was_at.isoformat(), known_at and known_at.isoformat())
+    return Write("updated" if changes else "unchanged", product, changes)
+
+
 def _merged(row: Product, body: items.Body, said_at: datetime) -> Product:
     known_at = row.zoho_last_modified_at or _NEVER
     newest = max(known_at, said_at)
@@ -210,6 +255,7 @@ def _merged(row: Product, body: items.Body, said_at: datetime) -> Product:
         deleted_at=None,
         raw=raw,
         older_keys={key: at for key, at in times.items() if at < newest},
+        altered_at=row.altered_at,
     )
 
 

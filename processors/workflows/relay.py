@@ -1,4 +1,4 @@
-"""Hands events over again: recorded but never queued, message lost, lease lapsed, or next try come.
+"""Hands work over again: recorded but never queued, message lost, lease lapsed, or next try come.
 
 It runs in every clock, which publishes, and, more patiently, in every worker, which hands over to itself: so neither a
 flushed or absent Redis nor an absent clock keeps an event waiting for more than seconds.
@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from processors import logs
 from processors.errors import PublishFailed
-from processors.store import inbox
+from processors.store import inbox, runs
 from processors.store.database import Pool
 
 CLOCK_EVERY = timedelta(seconds=2)
@@ -20,6 +20,8 @@ WORKER_EVERY = timedelta(seconds=5)
 # How long an event may be overdue before the relay steps in: its own message is usually on the way.
 CLOCK_GRACE = timedelta(seconds=2)
 WORKER_GRACE = timedelta(seconds=5)
+# Of a run it was said from when on it may be taken up; only the worker's relay gives the clock's message some time.
+CLOCK_RUN_GRACE = timedelta()
 
 # A message handed over is believed to be in Redis for so long.
 _PATIENCE = timedelta(seconds=10)
@@ -60,3 +62,22 @@ def relay(
     if handed_over:
         _log.info("events.relayed", count=handed_over, needs_fetch=needs_fetch)
     return handed_over
+
+
+def relay_runs(pool: Pool, hand_over: Callable[[int], None], *, grace: timedelta) -> int:
+    """Hand over the reconciliation runs that nobody has worked on for `grace`, and return how many.
+
+    Raises:
+        psycopg.OperationalError: Postgres is away; they are due again soon.
+    """
+    with pool.connection() as connection:
+        due = runs.take_due(connection, grace=grace, patience=_PATIENCE)
+    for position, run_id in enumerate(due):
+        try:
+            hand_over(run_id)
+        except PublishFailed as error:
+            _log.warning("runs.not_relayed", run_ids=due[position:], error=str(error))
+            with pool.connection() as connection:
+                runs.give_back(connection, due[position:])
+            return position
+    return len(due)

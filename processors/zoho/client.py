@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -19,8 +19,10 @@ from processors.errors import BodyUnreadable, BudgetSpent, NotAuthorised, ZohoRe
 from processors.settings import Settings
 from processors.store.api_calls import Purpose
 from processors.store.database import AWAY, Pool
-from processors.zoho.items import Fields, read_json
+from processors.zoho import listing
+from processors.zoho.items import Fields, item_id_of, read_json
 from processors.zoho.limiter import BREAKING_CODES, Call, Limiter
+from processors.zoho.listing import ListedPage
 from processors.zoho.oauth import AccessToken, TokenSource
 
 API_PATH = "/inventory/v1"
@@ -59,15 +61,15 @@ class ZohoClient:
         """Close the connections."""
         self._http.close()
 
-    def item(self, item_id: str) -> Fields | None:
-        """Return one item as Zoho has it now, or None where it answers 404.
+    def item(self, item_id: str, *, run_id: int | None = None) -> Fields | None:
+        """Return one item as Zoho has it now, or None where it answers 404; `run_id` is the run that asks, if one does.
 
         Raises:
             WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
         """
         # A lone ".." would be a step up in the address.
         quoted = quote(item_id, safe="").replace(".", "%2E")
-        answer = self._get(f"/items/{quoted}", {}, purpose="item")
+        answer = self._get(f"/items/{quoted}", {}, run_id=run_id)
         if answer is None:
             return None
         item = answer.get("item")
@@ -76,13 +78,72 @@ class ZohoClient:
             raise ZohoUnavailable(message)
         return item
 
-    def _get(self, path: str, params: Mapping[str, str], *, purpose: Purpose) -> Mapping[str, Any] | None:
+    def items_by_id(self, item_ids: Sequence[str], *, run_id: int) -> dict[str, Fields] | None:
+        """Return several items with one call, or None where Zoho answers 404: one of them is gone, not said which.
+
+        An id that is missing from the answer was not answered for.
+
+        Raises:
+            WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
+        """
+        answer = self._get("/itemdetails", {"item_ids": ",".join(item_ids)}, run_id=run_id)
+        if answer is None:
+            return None
+        found = answer.get("items")
+        if not isinstance(found, list):
+            message = f"Zoho's answer for {len(item_ids)} items has no items"
+            raise ZohoUnavailable(message)
+        by_id = {item_id_of(item.get("item_id")): item for item in found if isinstance(item, dict)}
+        return {item_id: by_id[item_id] for item_id in item_ids if item_id in by_id}
+
+    def item_page(
+        self,
+        *,
+        page: int,
+        per_page: int,
+        sort_column: str,
+        descending: bool = False,
+        modified_since: datetime | None = None,
+        run_id: int,
+    ) -> ListedPage:
+        """Return one page of the list of all items, active or not, as it is now.
+
+        `modified_since` is a wish: Zoho is known to ignore filters now and then, and does not say whether this one
+        includes its own second.
+
+        Raises:
+            WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
+        """
+        params = {
+            "page": str(page),
+            "per_page": str(per_page),
+            "filter_by": "Status.All",
+            "sort_column": sort_column,
+            "sort_order": "D" if descending else "A",
+        }
+        if modified_since is not None:
+            params["last_modified_time"] = modified_since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S%z")
+        answer = self._get("/items", params, run_id=run_id, read=listing.read_envelope)
+        found = answer and listing.read_page(answer, per_page=per_page)
+        if not found:
+            message = f"Zoho's answer for page {page} of the items has no items"
+            raise ZohoUnavailable(message)
+        return found
+
+    def _get(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        *,
+        run_id: int | None,
+        read: Callable[[bytes], Mapping[str, Any] | None] | None = None,
+    ) -> Mapping[str, Any] | None:
         token = self._tokens.access_token()
-        status, answer = self._call(path, params, token, purpose)
+        status, answer = self._call(path, params, token, run_id, read or _object)
         if _is_unauthorised(status, answer):
             # Code 14 or 57. Either may mean an old token; the second answer tells.
             token = self._tokens.access_token(rejected=token)
-            status, answer = self._call(path, params, token, purpose)
+            status, answer = self._call(path, params, token, run_id, read or _object)
         if _is_unauthorised(status, answer) or status == httpx.codes.FORBIDDEN:
             # Zoho documents no 403; a firewall or an allow-list in between answers so, and not because of the item.
             message = (
@@ -93,10 +154,16 @@ class ZohoClient:
         return _read(path, status, answer)
 
     def _call(
-        self, path: str, params: Mapping[str, str], token: AccessToken, purpose: Purpose
+        self,
+        path: str,
+        params: Mapping[str, str],
+        token: AccessToken,
+        run_id: int | None,
+        read: Callable[[bytes], Mapping[str, Any] | None],
     ) -> tuple[int, Mapping[str, Any]]:
         base = self._settings.zoho_api_url or token.api_domain or self._settings.api_url
-        with self._limiter.call(purpose, patience=_PATIENCE) as call:
+        purpose: Purpose = "item" if run_id is None else "sweep"
+        with self._limiter.call(purpose, patience=_PATIENCE, run_id=run_id) as call:
             try:
                 response = self._http.get(
                     f"{base}{API_PATH}{path}",
@@ -108,7 +175,7 @@ class ZohoClient:
                 raise ZohoUnavailable(message) from error
             call.status = response.status_code
             call.retry_after = _retry_after(response)
-            answer = _object(response.content)
+            answer = read(response.content)
             call.code = _code(answer or {})
         _raise_if_closed(call)
         if answer is None and response.status_code not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):

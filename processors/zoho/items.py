@@ -43,7 +43,8 @@ _BARE_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}\s*")
 _GROUPED_NUMBER = re.compile(r"[+-]?\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?")
 
 
-def _number(text: str) -> Decimal | str:
+def read_number(text: str) -> Decimal | str:
+    """Read a number of JSON without losing a digit; one that is too long to be kept as a number stays text."""
     try:
         value = Decimal(text)
     except ArithmeticError:
@@ -53,7 +54,7 @@ def _number(text: str) -> Decimal | str:
     return value if is_short else text
 
 
-_decode: Callable[[bytes | str], Any] = msgspec.json.Decoder(float_hook=_number).decode
+_decode: Callable[[bytes | str], Any] = msgspec.json.Decoder(float_hook=read_number).decode
 
 
 def read_json(text: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
@@ -90,7 +91,7 @@ def _read_forgivingly(text: bytes | str, first_error: Exception) -> Any:  # noqa
     """Read what the strict decoder refuses but a person would accept: a byte order mark, half an emoji, NaN."""
     try:
         plain = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
-        value = json.loads(plain, parse_float=_number, parse_constant=lambda _name: None)
+        value = json.loads(plain, parse_float=read_number, parse_constant=lambda _name: None)
         return _cleaned(value)
     except (ValueError, RecursionError):
         message = f"the body is not valid JSON: {first_error}"
@@ -279,13 +280,17 @@ def is_bare_date(value: object) -> bool:
     return isinstance(value, str) and _BARE_DATE.fullmatch(value) is not None
 
 
+def time_of(value: object) -> datetime | None:
+    """Return a time as Zoho writes it, to the second, or None where it is none."""
+    try:
+        return _time(value)
+    except ValueError:
+        return None
+
+
 def is_dated(fields: Fields) -> bool:
     """Tell whether these keys say when the item was modified."""
-    try:
-        _time(fields.get("last_modified_time"))
-    except ValueError:
-        return False
-    return True
+    return time_of(fields.get("last_modified_time")) is not None
 
 
 def content_of(fields: Fields) -> Content:

@@ -56,17 +56,17 @@ class Limiter:
         self._sleep = sleep
         self._limits: dict[Purpose, Limits] = {
             "item": Limits(per_minute, per_day, concurrent),
-            "sweep": Limits(_for_sweeps(per_minute), _for_sweeps(per_day), max(1, concurrent - 1)),
+            "sweep": Limits(for_sweeps(per_minute), for_sweeps(per_day), max(1, concurrent - 1)),
         }
 
     @contextmanager
-    def call(self, purpose: Purpose, *, patience: timedelta) -> Iterator[Call]:
-        """Wait up to `patience` for admission, then let the caller make one call.
+    def call(self, purpose: Purpose, *, patience: timedelta, run_id: int | None = None) -> Iterator[Call]:
+        """Wait up to `patience` for admission, then let the caller make one call; it is on the account of `run_id`.
 
         Raises:
             BudgetSpent: no call may be made within `patience`; nothing was called.
         """
-        call_id = self._admit(purpose, patience)
+        call_id = self._admit(purpose, patience, run_id)
         call = Call()
         try:
             yield call
@@ -83,11 +83,11 @@ class Limiter:
                     good=good and call.code not in BREAKING_CODES,
                 )
 
-    def _admit(self, purpose: Purpose, patience: timedelta) -> int:
+    def _admit(self, purpose: Purpose, patience: timedelta, run_id: int | None) -> int:
         deadline = time.monotonic() + patience.total_seconds()
         while True:
             with self._pool.connection() as connection:
-                admission = api_calls.admit(connection, purpose, self._limits[purpose])
+                admission = api_calls.admit(connection, purpose, self._limits[purpose], run_id)
             if admission.call_id is not None:
                 return admission.call_id
             wait = (admission.retry_after or timedelta()).total_seconds()
@@ -113,7 +113,8 @@ class Limiter:
         _log.warning("breaker.opened", status=call.status, code=call.code, seconds=closed_for.total_seconds())
 
 
-def _for_sweeps(limit: int) -> int:
+def for_sweeps(limit: int) -> int:
+    """Return what sweeps may use of a window: the rest is kept for single items."""
     return max(1, limit - max(1, limit // _RESERVED_SHARE))
 
 

@@ -136,7 +136,7 @@ def test_a_product_column_that_is_missing_is_added(empty_url: str, fresh: dict[s
     schema.migrate(empty_url)
     with psycopg.connect(empty_url, autocommit=True) as connection:
         connection.execute("INSERT INTO products (zoho_item_id) VALUES ('1')")
-        connection.execute(f"ALTER TABLE products DROP COLUMN {column}")
+        connection.execute(f"ALTER TABLE products DROP COLUMN {column} CASCADE")
     schema.migrate(empty_url)
     assert described(empty_url) == fresh
     with psycopg.connect(empty_url) as connection:
@@ -186,6 +186,7 @@ def filled(postgres: LocalPostgres) -> Iterator[Pool]:
 
 
 INBOX = Queries("inbox.sql")
+SETTLEMENT = Queries("settlement.sql")
 TIMELINE = "SELECT * FROM events WHERE item_id = %(item_id)s ORDER BY id DESC LIMIT 50"
 CHANGES = "SELECT * FROM product_changes WHERE item_id = %(item_id)s ORDER BY id DESC LIMIT 50"
 BY_SKU = "SELECT * FROM products WHERE sku = %(sku)s"
@@ -198,11 +199,11 @@ PLANNED: dict[str, tuple[str, dict[str, Any]]] = {
     "relay": (INBOX.take_due, {"needs_fetch": False, "grace": SECOND, "patience": SECOND, "most": 200}),
     "relay fetches": (INBOX.take_due, {"needs_fetch": True, "grace": SECOND, "patience": SECOND, "most": 200}),
     "siblings": (INBOX.find_fetch_siblings, {"event_id": 9800}),
-    "read current": (INBOX.read_current, {"item_ids": ["1", "2"]}),
+    "read current": (SETTLEMENT.read_current, {"item_ids": ["1", "2"]}),
     "mark queued": (INBOX.mark_queued, {"event_ids": [9801]}),
     "give back": (INBOX.give_back, {"event_ids": [9801]}),
     "fingerprints": (INBOX.find_fingerprints, {"fingerprints": [b"x"]}),
-    "absences": (INBOX.read_current, {"item_ids": ["none"]}),
+    "absences": (SETTLEMENT.read_current, {"item_ids": ["none"]}),
     "item timeline": (TIMELINE, {"item_id": "17"}),
     "item changes": (CHANGES, {"item_id": "17"}),
     "product by SKU": (BY_SKU, {"sku": "SKU-17"}),

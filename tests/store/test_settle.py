@@ -13,10 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from processors.store import inbox
+from processors.store import inbox, settlement
 from processors.store.database import Connection, encode_json
-from processors.store.inbox import Event, ItemDecision, Verdict
-from processors.store.products import Current
+from processors.store.inbox import Event
+from processors.store.products import Change, Current
+from processors.store.settlement import ItemDecision, Verdict
 from processors.workflows import merging
 from processors.workflows.merging import FetchNeeded, Write
 from processors.zoho import items
@@ -46,7 +47,7 @@ def decided(event: Event, current: Current, body: items.Body) -> ItemDecision:
     match merging.decide_change(current, event.item_id, body):
         case Write(outcome, product, changes):
             decision.product = product
-            decision.changes = [("webhook", event.id, changes)] if changes else []
+            decision.changes = [Change("webhook", changes, event_id=event.id)] if changes else []
             decision.verdicts.append(Verdict(event, outcome))
         case FetchNeeded(reason):
             decision.verdicts.append(Verdict(event, None, reason))
@@ -115,7 +116,7 @@ def test_settling_writes_row_change_and_outcome_together(scene: Scene, connectio
     event, current = claim(connection, event_id)
     decision = decided(event, current, body())
     decision.verdicts = [replace(decision.verdicts[0], warnings=["brand: odd"])]
-    assert inbox.settle(connection, [decision]) == {event_id}
+    assert settlement.settle(connection, [decision]) == {ITEM}
     row = scene.live()
     assert (row["revision"], row["price"], row["stock_quantity"]) == (1, Decimal("12.50"), 7)
     assert row["raw"] == fields()
@@ -130,12 +131,12 @@ def test_a_lost_lease_settles_nothing(scene: Scene, two: tuple[Connection, Conne
     frozen = decided(*claim(two[0], event_id), body())
     scene.make_due()
     second = claim(two[1], event_id, suspects=True)
-    assert inbox.settle(two[0], [frozen]) == set()
+    assert settlement.settle(two[0], [frozen]) == set()
     assert scene.product() is None
     assert scene.changes() == []
-    assert inbox.settle(two[1], [decided(*second, body())]) == {event_id}
+    assert settlement.settle(two[1], [decided(*second, body())]) == {ITEM}
     before = scene.state()
-    assert inbox.settle(two[0], [frozen]) == set()
+    assert settlement.settle(two[0], [frozen]) == set()
     assert scene.state() == before
 
 
@@ -152,9 +153,9 @@ def test_an_outdated_revision_settles_nothing(scene: Scene, two: tuple[Connectio
     scene.apply(scene.changed(fields(0)))
     older, newer = scene.changed(fields(1, name="Older")), scene.changed(fields(2, name="Newer"))
     late = decided(*claim(two[0], older), body(1, name="Older"))
-    assert inbox.settle(two[1], [decided(*claim(two[1], newer), body(2, name="Newer"))]) == {newer}
+    assert settlement.settle(two[1], [decided(*claim(two[1], newer), body(2, name="Newer"))]) == {ITEM}
     before = scene.state()
-    assert inbox.settle(two[0], [late]) == set()
+    assert settlement.settle(two[0], [late]) == set()
     assert scene.state() == before
     assert scene.event(older)["state"] == "processing"
 
@@ -171,7 +172,7 @@ def test_each_item_is_settled_wholly_or_not_at_all(scene: Scene, two: tuple[Conn
         decision.product = single.product or decision.product
     # Another worker took one of the two events of the first item.
     scene.execute("UPDATE events SET attempts = attempts + 1 WHERE id = %(id)s", id=mine[1])
-    assert inbox.settle(two[0], decisions) == {mine[2]}
+    assert settlement.settle(two[0], decisions) == {OTHER}
     assert scene.product() is None
     assert scene.changes() == []
     assert [scene.event(event_id)["state"] for event_id in mine] == ["processing", "processing", "processed"]
@@ -185,20 +186,20 @@ def test_a_refused_value_leaves_nothing_of_its_batch(scene: Scene, connection: C
     refused = replace(decisions[0].product.content, name="a\0b")
     decisions[0].product = replace(decisions[0].product, content=refused)
     with pytest.raises(psycopg.DataError):
-        inbox.settle(connection, decisions)
+        settlement.settle(connection, decisions)
     assert (scene.product(), scene.product(OTHER), scene.changes()) == (None, None, [])
-    assert inbox.settle(connection, decisions[1:]) == {event_ids[1]}
+    assert settlement.settle(connection, decisions[1:]) == {decisions[1].item_id}
 
 
 def test_of_two_creations_the_second_is_decided_anew(scene: Scene, two: tuple[Connection, Connection]) -> None:
     older, newer = scene.changed(fields(1, name="Older")), scene.changed(fields(2, name="Newer"))
     one = decided(*claim(two[0], older), body(1, name="Older"))
     other = decided(*claim(two[1], newer), body(2, name="Newer"))
-    assert inbox.settle(two[0], [one]) == {older}
-    assert inbox.settle(two[1], [other]) == set()
+    assert settlement.settle(two[0], [one]) == {ITEM}
+    assert settlement.settle(two[1], [other]) == set()
     assert scene.live()["name"] == "Older"
-    current = inbox.read_current(two[1], [ITEM])[ITEM]
-    assert inbox.settle(two[1], [decided(other.verdicts[0].event, current, body(2, name="Newer"))]) == {newer}
+    current = settlement.read_current(two[1], [ITEM])[ITEM]
+    assert settlement.settle(two[1], [decided(other.verdicts[0].event, current, body(2, name="Newer"))]) == {ITEM}
     assert (scene.live()["name"], len(scene.changes())) == ("Newer", 2)
 
 
@@ -207,10 +208,10 @@ def test_a_creation_decided_before_the_item_was_found_gone_is_decided_anew(
 ) -> None:
     change, deletion = scene.changed(fields()), scene.deleted()
     creation = decided(*claim(two[0], change), body())
-    assert inbox.settle(two[1], [gone(*claim(two[1], deletion))]) == {deletion}
-    assert inbox.settle(two[0], [creation]) == set()
+    assert settlement.settle(two[1], [gone(*claim(two[1], deletion))]) == {ITEM}
+    assert settlement.settle(two[0], [creation]) == set()
     assert scene.product() is None
-    assert inbox.read_current(two[0], [ITEM])[ITEM] == Current(None, 0, 1)
+    assert settlement.read_current(two[0], [ITEM])[ITEM] == Current(None, 0, 1)
 
 
 def test_gone_decided_before_the_item_was_created_is_decided_anew(
@@ -218,8 +219,8 @@ def test_gone_decided_before_the_item_was_created_is_decided_anew(
 ) -> None:
     change, deletion = scene.changed(fields()), scene.deleted()
     absence = gone(*claim(two[1], deletion))
-    assert inbox.settle(two[0], [decided(*claim(two[0], change), body())]) == {change}
-    assert inbox.settle(two[1], [absence]) == set()
+    assert settlement.settle(two[0], [decided(*claim(two[0], change), body())]) == {ITEM}
+    assert settlement.settle(two[1], [absence]) == set()
     assert scene.event(deletion)["state"] == "processing"
 
 
@@ -231,9 +232,9 @@ def test_creation_and_absence_wait_for_each_other(scene: Scene, two: tuple[Conne
     if first == "absence":
         decisions.reverse()
     results: list[set[int]] = []
-    second = threading.Thread(target=lambda: results.append(inbox.settle(two[1], [decisions[1]])), daemon=True)
+    second = threading.Thread(target=lambda: results.append(settlement.settle(two[1], [decisions[1]])), daemon=True)
     with two[0].transaction():
-        assert len(inbox.settle(two[0], [decisions[0]])) == 1
+        assert len(settlement.settle(two[0], [decisions[0]])) == 1
         second.start()
         _await_lock(scene, two[1])
     second.join(DEADLINE)
@@ -267,7 +268,7 @@ def test_many_creations_and_absences_at_once_agree(scene: Scene) -> None:
     def settle(mine: list[ItemDecision]) -> None:
         with scene.pool.connection() as connection:
             for decision in mine:
-                inbox.settle(connection, [decision])
+                settlement.settle(connection, [decision])
 
     creations = [decision for decision in decisions if decision.product]
     absences = [decision for decision in decisions if not decision.product]
@@ -289,7 +290,7 @@ def test_many_settlements_of_the_same_items_in_any_order_do_not_deadlock(scene: 
     def settle(batch: list[ItemDecision]) -> None:
         with scene.pool.connection() as connection:
             for _ in range(5):
-                inbox.settle(connection, batch)
+                settlement.settle(connection, batch)
 
     run_together([lambda batch=batch: settle(batch) for batch in batches])  # type: ignore[misc]
     assert {row["revision"] for row in scene.execute("SELECT revision FROM products")} == {1}
@@ -299,7 +300,7 @@ def test_many_settlements_of_the_same_items_in_any_order_do_not_deadlock(scene: 
 def test_what_needs_a_fetch_stays_unfinished_and_says_why(scene: Scene, connection: Connection) -> None:
     event_id = scene.changed(thin())
     event, current = claim(connection, event_id)
-    assert inbox.settle(connection, [decided(event, current, items.read_body(thin()))]) == {event_id}
+    assert settlement.settle(connection, [decided(event, current, items.read_body(thin()))]) == {ITEM}
     row = scene.event(event_id)
     assert (row["state"], row["needs_fetch"], row["outcome"], row["processed_at"]) == ("recorded", True, None, None)
     assert "lacks name, status" in row["error"]
@@ -313,7 +314,7 @@ def test_numbers_keep_their_digits_in_columns_and_body(scene: Scene, connection:
     )
     event_id = scene.record("changed", "1", text.encode())
     event, current = claim(connection, event_id)
-    inbox.settle(connection, [decided(event, current, items.read_body(items.read_json(text)))])
+    settlement.settle(connection, [decided(event, current, items.read_body(items.read_json(text)))])
     (row,) = scene.execute("SELECT price::text, stock_on_hand::text, raw FROM products")
     assert (row["price"], row["stock_on_hand"]) == ("12.500000", "1234567890123456.789012")
     assert row["raw"] == items.read_json(text)

@@ -13,7 +13,7 @@ import pytest
 
 from processors.errors import BudgetSpent, ItemUnusable, NotConnected, ZohoRefused, ZohoUnavailable
 from processors.runtime import actors
-from processors.store import inbox
+from processors.store import inbox, settlement
 from processors.workflows import item_events
 from processors.workflows.item_events import Workshop
 from processors.zoho import items
@@ -593,13 +593,13 @@ def test_a_suspect_is_worked_on_alone(scene: Scene, monkeypatch: pytest.MonkeyPa
     _claim(scene, suspect)
     scene.make_due()
     batches: list[list[int]] = []
-    settle = inbox.settle
+    settle = settlement.settle
 
     def noting(connection: Any, decisions: Any) -> set[int]:
         batches.append([verdict.event.id for decision in decisions for verdict in decision.verdicts])
         return settle(connection, decisions)
 
-    monkeypatch.setattr(inbox, "settle", noting)
+    monkeypatch.setattr(settlement, "settle", noting)
     scene.apply(suspect, healthy)
     assert batches == [[healthy], [suspect]]
 

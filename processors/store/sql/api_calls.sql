@@ -28,8 +28,8 @@ WITH clock AS MATERIALIZED (
      WHERE (SELECT count(*) FROM api_calls WHERE is_running AND ends_at > at)
         >= (SELECT CASE WHEN strikes > 0 THEN 1 ELSE %(concurrent)s END FROM api_gate)
 ), admitted AS (
-    INSERT INTO api_calls (started_at, ends_at, purpose)
-    SELECT at, at + %(longest)s::interval, %(purpose)s
+    INSERT INTO api_calls (started_at, ends_at, purpose, run_id)
+    SELECT at, at + %(longest)s::interval, %(purpose)s, %(run_id)s
       FROM clock
      WHERE NOT EXISTS (SELECT FROM waits)
  RETURNING id
@@ -79,7 +79,10 @@ UPDATE api_gate
 RETURNING closed_until - clock_timestamp() AS closed_for;
 
 -- name: forget_old_calls
-DELETE FROM api_calls WHERE ends_at < now() - interval '25 hours';
+-- The calls of a run that is under way are still to be counted.
+DELETE FROM api_calls
+ WHERE ends_at < now() - interval '25 hours'
+   AND (run_id IS NULL OR run_id NOT IN (SELECT id FROM reconciliation_runs WHERE state = 'running'));
 
 -- name: usage
 SELECT count(*) FILTER (WHERE ends_at > now() - interval '60 seconds') AS minute,

@@ -36,6 +36,23 @@ SELECT route, reason, sum(count)::bigint AS count
 SELECT refresh_token IS NOT NULL AS has_refresh_token, access_token_expires_at, refreshed_at, last_error
   FROM zoho_connection;
 
+-- name: freshness
+SELECT lane, last_success_at, changes, p50, p95, p99 FROM freshness ORDER BY lane = 'full', lane = 'recent';
+
+-- name: now
+SELECT now() AS now;
+
+-- name: last_delivery
+-- Ids are given in the order of receipt.
+SELECT (SELECT received_at FROM events WHERE run_id IS NULL ORDER BY id DESC LIMIT 1) AS received_at;
+
+-- name: changes_of
+SELECT id, changed_at, source, event_id, run_id, cause, zoho_modified_at, changes
+  FROM product_changes
+ WHERE item_id = %(item_id)s
+ ORDER BY id DESC
+ LIMIT %(most)s;
+
 -- name: schema_is_there
 SELECT to_regclass('events') IS NOT NULL AND to_regclass('products') IS NOT NULL AS is_there;
 

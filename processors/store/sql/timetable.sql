@@ -10,6 +10,18 @@ SELECT %(name)s, to_timestamp(floor(extract(epoch FROM now()) / %(every_seconds)
  WHERE jobs.slot < excluded.slot
 RETURNING slot;
 
+-- name: tell_time
+SELECT now() AS now;
+
+-- name: take_this_slot
+-- The same for a slot that a cron expression gave.
+INSERT INTO jobs (name, slot)
+VALUES (%(name)s, %(slot)s)
+    ON CONFLICT (name) DO UPDATE
+   SET slot = excluded.slot, taken_at = now()
+ WHERE jobs.slot < excluded.slot
+RETURNING slot;
+
 -- name: beat
 INSERT INTO processes (name, role) VALUES (%(name)s, %(role)s)
     ON CONFLICT (name) DO UPDATE SET beat_at = now();

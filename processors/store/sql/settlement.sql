@@ -1,0 +1,94 @@
+-- Decisions on items become rows: from whichever side they come, events or sweeps, through these statements.
+
+-- name: read_current
+-- What is known of some items, read again after somebody else wrote them.
+SELECT wanted.item_id, products.*, absences_of(item_id) AS absences
+  FROM unnest(%(item_ids)b::text[]) AS wanted (item_id)
+  LEFT JOIN products ON zoho_item_id = item_id;
+
+-- name: settle
+-- Write decisions: each item's row, its changes and the verdict on each of its events, together or not at all.
+-- An item is left out, to be decided anew, where one of its events is no longer ours (the lease lapsed and another
+-- worker took it) or where its row is not the one that was decided upon. Returns the items that were settled.
+WITH items AS (
+    SELECT *
+      FROM unnest(%(item_id)b::text[], %(revision)b::bigint[], %(absences)b::bigint[], %(writes)b::boolean[],
+                  %(name)b::text[], %(sku)b::text[], %(description)b::text[], %(price)b::numeric[],
+                  %(stock_quantity)b::integer[], %(stock_on_hand)b::numeric[], %(is_active)b::boolean[],
+                  %(category_id)b::text[], %(category_name)b::text[], %(brand)b::text[], %(unit)b::text[],
+                  %(zoho_last_modified_at)b::timestamptz[], %(deleted_at)b::timestamptz[],
+                  %(altered_at)b::timestamptz[], %(raw)b::text[], %(older_keys)b::text[])
+           AS item (item_id, revision, absences, writes, name, sku, description, price, stock_quantity, stock_on_hand,
+                    is_active, category_id, category_name, brand, unit, zoho_last_modified_at, deleted_at, altered_at,
+                    raw, older_keys)
+), verdicts AS (
+    SELECT *
+      FROM unnest(%(event_id)b::bigint[], %(attempt)b::integer[], %(event_item_id)b::text[], %(outcome)b::text[],
+                  %(reason)b::text[], %(warnings)b::text[])
+           AS verdict (event_id, attempt, item_id, outcome, reason, warnings)
+), held AS (
+    SELECT events.id, verdicts.item_id, verdicts.outcome, verdicts.reason, verdicts.warnings
+      FROM verdicts
+      -- "IS TRUE" keeps the planner from reading all events in this state instead of looking these few up by id.
+      JOIN events ON events.id = event_id AND events.attempts = attempt AND (events.state = 'processing') IS TRUE
+     ORDER BY events.id
+       FOR UPDATE OF events
+), lost AS (
+    SELECT item_id FROM verdicts WHERE event_id NOT IN (SELECT id FROM held)
+), ready AS (
+    SELECT items.*
+      FROM items
+     WHERE item_id NOT IN (SELECT item_id FROM lost)
+), written AS (
+    INSERT INTO products (zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active,
+                          category_id, category_name, brand, unit, zoho_last_modified_at, deleted_at, altered_at, raw,
+                          older_keys, revision)
+    SELECT item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active,
+           category_id, category_name, brand, unit, zoho_last_modified_at, deleted_at, altered_at, raw::jsonb,
+           older_keys::jsonb, revision + 1
+      FROM ready
+     WHERE writes
+       AND (revision > 0 OR absences = absences_of(item_id))
+     ORDER BY item_id
+        ON CONFLICT (zoho_item_id) DO UPDATE
+       SET name = excluded.name, sku = excluded.sku, description = excluded.description, price = excluded.price,
+           stock_quantity = excluded.stock_quantity, stock_on_hand = excluded.stock_on_hand,
+           is_active = excluded.is_active, category_id = excluded.category_id,
+           category_name = excluded.category_name, brand = excluded.brand, unit = excluded.unit,
+           zoho_last_modified_at = excluded.zoho_last_modified_at, deleted_at = excluded.deleted_at,
+           altered_at = excluded.altered_at, raw = excluded.raw, older_keys = excluded.older_keys,
+           revision = excluded.revision, updated_at = now()
+     WHERE products.revision = excluded.revision - 1
+ RETURNING zoho_item_id
+), settled AS (
+    SELECT zoho_item_id AS item_id
+      FROM written
+     UNION ALL
+    SELECT item_id
+      FROM ready
+     WHERE NOT writes
+       AND revision = coalesce((SELECT products.revision FROM products WHERE zoho_item_id = item_id), 0)
+), changed AS (
+    INSERT INTO product_changes (item_id, source, event_id, run_id, changes, zoho_modified_at, cause, wrong_since)
+    SELECT change.item_id, source, event_id, run_id, changes::jsonb, zoho_modified_at, cause, wrong_since
+      FROM unnest(%(change_item_id)b::text[], %(change_source)b::text[], %(change_event_id)b::bigint[],
+                  %(change_run_id)b::bigint[], %(change_changes)b::text[], %(change_modified_at)b::timestamptz[],
+                  %(change_cause)b::text[], %(change_wrong_since)b::timestamptz[]) WITH ORDINALITY
+           AS change (item_id, source, event_id, run_id, changes, zoho_modified_at, cause, wrong_since, position)
+      JOIN settled ON settled.item_id = change.item_id
+     ORDER BY position
+), finished AS (
+    UPDATE events
+       SET state = CASE WHEN held.outcome IS NULL THEN 'recorded' ELSE 'processed' END,
+           outcome = held.outcome,
+           processed_at = CASE WHEN held.outcome IS NULL THEN NULL ELSE clock_timestamp() END,
+           needs_fetch = held.outcome IS NULL,
+           claimable_at = now(),
+           error_class = NULL,
+           error = held.reason,
+           warnings = coalesce(held.warnings::jsonb, '[]')
+      FROM held
+      JOIN settled USING (item_id)
+     WHERE events.id = held.id
+)
+SELECT item_id FROM settled;

@@ -1,0 +1,284 @@
+"""Every action that an operator, a program or the timetable takes. Console, API and command line stand on these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import psycopg
+
+from processors import logs
+from processors.errors import PublishFailed, RunRefused, WrittenByOthers
+from processors.store import api_calls, certificates, runs, settlement
+from processors.store.certificates import Certificate, Recomputation
+from processors.store.database import Connection, Pool
+from processors.store.products import Change
+from processors.store.runs import Prospects, Run, RunKind, Trigger
+from processors.store.settlement import ItemDecision
+from processors.workflows import merging
+from processors.workflows.merging import Outcome, Write
+from processors.workflows.paging import PER_PAGE
+from processors.zoho import items
+from processors.zoho.items import Fields
+
+# A full run that ended by a fault is started again after so long, instead of tomorrow.
+_AGAIN_AFTER = timedelta(minutes=30)
+_MOST_ROUNDS = 5
+
+_log = logs.get(__name__)
+
+
+class RunPublisher(Protocol):
+    """What these actions need of `processors.messaging.messages.Publisher`."""
+
+    def publish_run(self, run_id: int) -> None:
+        """Ask a worker to work on a run."""
+
+
+class Zoho(Protocol):
+    """What these actions need of `processors.zoho.client.ZohoClient`."""
+
+    def item(self, item_id: str) -> Fields | None:
+        """Return one item, or None where Zoho has none."""
+
+
+# Runs
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will cost, as far as can be told before it."""
+
+    calls: int | None
+    """None: nothing is known of the catalogue's size yet."""
+    budget: int
+    """Calls of a whole day."""
+    used: int
+    """Of it, in the last 24 hours, by everything."""
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        if self.calls is None:
+            return f"the catalogue's size is not known yet; {self.budget - self.used:,} calls are left today"
+        calls = "1 call" if self.calls == 1 else f"{self.calls:,} calls"
+        return f"{calls}, {self.calls / self.budget:.1%} of today's budget; {self.used:,} of {self.budget:,} are used"
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A run that was asked for."""
+
+    run: Run
+    is_new: bool
+    """False: one of its kind was under way, and is the one that is meant."""
+    estimate: Estimate
+
+
+def start_run(pool: Pool, publisher: RunPublisher, kind: RunKind, trigger: Trigger, *, budget: int) -> StartedRun:
+    """Open a run, or take up the one of its kind that is under way, and hand it to a worker.
+
+    Raises:
+        psycopg.OperationalError: Postgres is away.
+    """
+    with pool.connection() as connection:
+        estimate = estimate_run(connection, kind, budget=budget)
+        run, is_new = _open(connection, kind, trigger)
+    if is_new:
+        _log.info("run.started", run_id=run.id, run_kind=kind, trigger=trigger, estimate=str(estimate))
+    _publish(publisher, run)
+    return StartedRun(run, is_new, estimate)
+
+
+def _open(connection: Connection, kind: RunKind, trigger: Trigger) -> tuple[Run, bool]:
+    for _round in range(_MOST_ROUNDS):
+        opened = runs.open_run(connection, kind, trigger)
+        if opened:
+            return opened, True
+        running = runs.find_running(connection, kind)
+        if running:
+            return running, False
+        # It ended between the two statements.
+    message = f"a {kind} run can be neither opened nor found; try again"
+    raise RunRefused(message)
+
+
+def _publish(publisher: RunPublisher, run: Run) -> None:
+    try:
+        publisher.publish_run(run.id)
+    except PublishFailed as error:
+        # The relay hands it over.
+        _log.warning("runs.not_published", run_id=run.id, error=str(error))
+
+
+def estimate_run(connection: Connection, kind: RunKind, *, budget: int) -> Estimate:
+    """Return what a run will cost; doubts that need calls of their own are not foreseen."""
+    expected = runs.prospects(connection)
+    used = api_calls.usage(connection).day
+    if kind == "full":
+        calls = max(1, -(-expected.products // PER_PAGE)) if expected.was_full_once else None
+    else:
+        calls = 1 if expected.was_full_once else None
+    return Estimate(calls, budget, used)
+
+
+def open_scheduled_run(connection: Connection, kind: RunKind) -> None:
+    """Open a run whose time has come, where it makes sense: recent runs go by the watermark of a full one.
+
+    It belongs into the transaction that takes the slot; the relay hands the run to a worker.
+    """
+    expected = runs.prospects(connection)
+    if expected.is_connected and (kind == "full" or expected.was_full_once):
+        _open_and_say(connection, kind)
+
+
+def open_overdue_run(connection: Connection) -> None:
+    """Open the first full run as soon as Zoho is connected, and one that was cut short again after a while."""
+    if _is_overdue(runs.prospects(connection)):
+        _open_and_say(connection, "full")
+
+
+def _open_and_say(connection: Connection, kind: RunKind) -> None:
+    run, is_new = _open(connection, kind, "schedule")
+    if is_new:
+        _log.info("run.started", run_id=run.id, run_kind=run.kind, trigger=run.trigger)
+
+
+def _is_overdue(expected: Prospects) -> bool:
+    if not expected.is_connected:
+        return False
+    if expected.last_full_state is None:
+        return True
+    # What an operator discarded, or a later run superseded, has no error class.
+    was_cut_short = expected.last_full_state in ("partial", "failed") and expected.last_full_error_class is not None
+    return was_cut_short and (expected.last_full_ended_ago or timedelta()) >= _AGAIN_AFTER
+
+
+def confirm_deletes(pool: Pool, publisher: RunPublisher, run_id: int, operator: str) -> Run:
+    """Let a held run tombstone what Zoho does not have: each item is still asked for first.
+
+    Raises:
+        RunRefused: the run is not held, or another one is under way.
+    """
+    with pool.connection() as connection:
+        try:
+            run = runs.confirm_deletes(connection, run_id, operator)
+        except psycopg.errors.UniqueViolation:
+            message = "another full run is under way; wait until it has ended"
+            raise RunRefused(message) from None
+        if run is None:
+            raise _not_held(connection, run_id)
+    _log.info("run.deletes_confirmed", run_id=run.id, suspects=run.suspects, operator=operator)
+    _publish(publisher, run)
+    return run
+
+
+def discard_deletes(pool: Pool, run_id: int, operator: str) -> Run:
+    """End a held run as partial: its suspects stay as they are.
+
+    Raises:
+        RunRefused: the run is not held.
+    """
+    with pool.connection() as connection:
+        run = runs.discard_deletes(connection, run_id, operator)
+        if run is None:
+            raise _not_held(connection, run_id)
+    _log.info("run.deletes_discarded", run_id=run.id, suspects=run.suspects, operator=operator)
+    return run
+
+
+def _not_held(connection: Connection, run_id: int) -> RunRefused:
+    run = runs.find(connection, run_id)
+    if run is None:
+        return RunRefused(f"there is no run {run_id}")
+    return RunRefused(f"run {run_id} is {run.state}, not held: there is nothing to decide")
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A certificate, and what rows and history say of the same moment now."""
+
+    certificate: Certificate
+    recomputed: Recomputation
+
+    @property
+    def holds(self) -> bool:
+        """The same items with the same contents."""
+        return (self.certificate.items, self.certificate.hash) == (self.recomputed.items, self.recomputed.hash)
+
+
+def verify_run(pool: Pool, run_id: int) -> Verification:
+    """Compute the certificate of a complete full run again; what was changed since is undone by the history.
+
+    Raises:
+        RunRefused: the run has no certificate.
+    """
+    with pool.connection() as connection:
+        run = runs.find(connection, run_id)
+        if run is None:
+            message = f"there is no run {run_id}"
+            raise RunRefused(message)
+        certificate = run.certificate
+        if certificate is None:
+            message = f"run {run_id} has no certificate: only a complete full run leaves one, and it is {run.state}"
+            raise RunRefused(message)
+        return Verification(certificate, certificates.recompute(connection, certificate))
+
+
+# Items
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedItem:
+    """What came of asking Zoho for one item."""
+
+    item_id: str
+    outcome: Outcome | None
+    changes: dict[str, tuple[object, object]]
+    error: str | None = None
+
+
+def fetch_items(pool: Pool, zoho: Zoho, item_ids: Sequence[str]) -> list[FetchedItem]:
+    """Ask Zoho for items now and write what it says; one that fails is told with its reason and stops no other.
+
+    Raises:
+        psycopg.OperationalError: Postgres is away.
+    """
+    fetched = []
+    for item_id in item_ids:
+        try:
+            fetched.append(_fetch_item(pool, zoho, item_id))
+        except psycopg.OperationalError:
+            raise
+        except Exception as error:  # noqa: BLE001 - said of this item, while the others go on
+            _log.warning("item.not_fetched", item_id=item_id, error_class=type(error).__name__, error=str(error))
+            fetched.append(FetchedItem(item_id, None, {}, str(error) or type(error).__name__))
+    return fetched
+
+
+def _fetch_item(pool: Pool, zoho: Zoho, item_id: str) -> FetchedItem:
+    for _round in range(_MOST_ROUNDS):
+        with pool.connection() as connection:
+            current = settlement.read_current(connection, [item_id])[item_id]
+        asked_at = datetime.now(UTC)
+        fields = zoho.item(item_id)
+        if fields is None:
+            decided = merging.decide_absent(current, datetime.now(UTC))
+        else:
+            body = items.read_body({**fields, "item_id": item_id})
+            decided = merging.decide_fetched(current, item_id, body, asked_at)
+        if not isinstance(decided, Write):
+            return FetchedItem(item_id, decided.outcome, {})
+        product, changes = decided.product, decided.changes
+        decision = ItemDecision(item_id, current, product)
+        if changes:
+            modified_at = None if product.deleted_at else product.zoho_last_modified_at
+            decision.changes.append(Change("fetch", changes, modified_at))
+        with pool.connection() as connection:
+            if settlement.settle(connection, [decision]):
+                _log.info("item.fetched", item_id=item_id, outcome=decided.outcome)
+                return FetchedItem(item_id, decided.outcome, dict(changes))
+        # Somebody else wrote the row while Zoho answered: what Zoho says of it now may differ.
+    message = "its product was written by others again and again"
+    raise WrittenByOthers(message)

@@ -1,0 +1,626 @@
+"""Works on reconciliation runs: compares Zoho's own list with the rows, repairs what differs, and says why it had to.
+
+A run is a row. Whoever claims it goes on after the last page that was committed, so it may be killed, deployed or
+suspended anywhere; each page is one transaction that holds the repairs, their history, what was seen, and the lease's
+proof. What a page leaves in doubt (two contents of one second, a row altered here, a product that no page showed) is
+noted with it, and asked for by id when all pages are read. Only then is a run complete, and only a complete run moves
+the watermark or leaves a certificate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from itertools import pairwise
+from time import perf_counter
+from typing import Protocol
+
+import psycopg
+from psycopg.errors import ProgramLimitExceeded, StatementTooComplex
+from structlog.contextvars import bound_contextvars
+
+from processors import logs
+from processors.errors import (
+    LeaseLost,
+    ListUntrustworthy,
+    MustWait,
+    PermanentError,
+    TransientError,
+    WrittenByOthers,
+)
+from processors.store import certificates, runs, settlement
+from processors.store import drift as drift_store
+from processors.store.database import AWAY, Connection, Pool, encode_json
+from processors.store.products import NOT_DRIFT, Current
+from processors.store.runs import Check, Counts, KeptPage, Listed, Run, RunState, Unusable, WebhookState
+from processors.store.settlement import ItemDecision
+from processors.workflows import drift, merging
+from processors.workflows.drift import Miss
+from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
+from processors.workflows.paging import Listing, Pace, ReadPage, Window
+from processors.zoho import items
+from processors.zoho.items import Fields
+from processors.zoho.listing import ListedItem, ListedPage
+
+LONGEST_STRETCH = timedelta(minutes=4)
+"""After so long a worker lets go of a run between two pages; whoever is free goes on."""
+
+MOST_FAILURES = 5
+"""Five tries of one page, with pauses of 1, 3, 9 and 27 seconds between them; then the run ends, incomplete."""
+
+_RENEW_SECONDS = 5.0
+_FIRST_RETRY = timedelta(seconds=1)
+# Zoho documents no limit; integrators ask for 100 to 200.
+_CHECKED_TOGETHER = 100
+# A sweep that would tombstone no more than this is never held, whatever share that is.
+_NEVER_HELD = 10
+_SAMPLE = 5
+_MOST_ROUNDS = 10
+# What is wrong with the values themselves, and would be the next time.
+_REFUSED = (psycopg.DataError, ProgramLimitExceeded, StatementTooComplex)
+
+_log = logs.get(__name__)
+
+
+class Zoho(Protocol):
+    """What this workflow needs of `processors.zoho.client.ZohoClient`."""
+
+    def item(self, item_id: str, *, run_id: int | None = None) -> Fields | None:
+        """Return one item, or None where Zoho has none."""
+
+    def items_by_id(self, item_ids: Sequence[str], *, run_id: int) -> dict[str, Fields] | None:
+        """Return several items, or None where at least one of them is gone."""
+
+    def item_page(
+        self,
+        *,
+        page: int,
+        per_page: int,
+        sort_column: str,
+        descending: bool = False,
+        modified_since: datetime | None = None,
+        run_id: int,
+    ) -> ListedPage:
+        """Return one page of the list."""
+
+
+@dataclass(slots=True)
+class _Step:
+    """What one transaction of a run does."""
+
+    counts: Counts = field(default_factory=Counts)
+    writes: list[Miss] = field(default_factory=list)
+    doubts: list[tuple[str, str]] = field(default_factory=list)
+    unusable: list[Unusable] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
+    """Checks that are answered by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """What a process that works on runs works with."""
+
+    pool: Pool
+    zoho: Zoho
+    worker: str
+    """The process's name, noted on what it claims."""
+    pace: Pace
+    delete_guard_percent: Decimal
+    is_stopping: Callable[[], bool] = lambda: False
+
+    def work(self, run_id: int) -> None:
+        """Take up a run, if nobody has it, and go on until it ends, has to wait, or somebody else should.
+
+        Raises:
+            psycopg.OperationalError: Postgres is away; the run comes back when its lease lapses.
+        """
+        with self.pool.connection() as connection:
+            run = runs.claim(connection, run_id, worker=self.worker)
+        if run is None:
+            return
+        with bound_contextvars(run_id=run.id, run_kind=run.kind), self._keeping_lease(run):
+            _log.info("run.taken_up", phase=run.phase, pages=run.pages, attempt=run.attempts)
+            try:
+                self._go_on(run)
+            except LeaseLost as error:
+                _log.warning("run.lost_to_another_worker", error=str(error))
+            except Exception as error:
+                if isinstance(error, AWAY):
+                    raise
+                self._put_off(run, error)
+
+    @contextlib.contextmanager
+    def _keeping_lease(self, run: Run) -> Iterator[None]:
+        """Renew the lease now and then: one page of Zoho's may take longer than it lasts."""
+        is_over = threading.Event()
+
+        def renew() -> None:
+            while not is_over.wait(_RENEW_SECONDS):
+                with contextlib.suppress(*AWAY), self.pool.connection() as connection:
+                    if not runs.renew_lease(connection, run):
+                        return
+
+        thread = threading.Thread(target=renew, name="run-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+    def _put_off(self, run: Run, error: Exception) -> None:
+        """Decide by the error's class whether the run waits, tries again, or ends."""
+        with self.pool.connection() as connection:
+            now = runs.find(connection, run.id)
+            failures = now.failures + 1 if now else 1
+            if isinstance(error, MustWait):
+                wait = max(error.retry_after, _FIRST_RETRY) * random.uniform(1.0, 1.05)  # noqa: S311 - no secret
+                if runs.release(connection, run, wait=wait, error=error):
+                    _log.warning("run.suspended", seconds=round(wait.total_seconds(), 1), error=str(error))
+                return
+            if not isinstance(error, PermanentError) and failures < MOST_FAILURES:
+                wait = _FIRST_RETRY * float(3 ** (failures - 1))
+                if runs.release(connection, run, wait=wait, error=error, counts=True):
+                    _log.warning(
+                        "run.put_off",
+                        seconds=wait.total_seconds(),
+                        failures=failures,
+                        error_class=type(error).__name__,
+                        error=str(error),
+                        exc_info=None if isinstance(error, TransientError) else error,
+                    )
+                return
+        self._finish(run, error=error)
+
+    def _go_on(self, run: Run) -> None:
+        started = perf_counter()
+
+        def goes_on() -> bool:
+            return not self.is_stopping() and perf_counter() - started < LONGEST_STRETCH.total_seconds()
+
+        if run.phase == "listing":
+            if not self._read_pages(run, goes_on):
+                self._hand_back(run)
+                return
+            with self.pool.connection() as connection:
+                run = runs.end_listing(connection, run)
+        if not self._check(run, is_suspect=False, together=_CHECKED_TOGETHER, goes_on=goes_on):
+            self._hand_back(run)
+            return
+        if self._is_guarded(run):
+            self._hold(run)
+            return
+        # Most suspects are gone from Zoho, and one dead id fails a whole call: begin with one at a time.
+        if not self._check(run, is_suspect=True, together=1, goes_on=goes_on):
+            self._hand_back(run)
+            return
+        self._finish(run)
+
+    def _hand_back(self, run: Run) -> None:
+        with self.pool.connection() as connection:
+            runs.release(connection, run, wait=timedelta())
+        _log.info("run.handed_back")
+
+    # Pages
+
+    def _read_pages(self, run: Run, goes_on: Callable[[], bool]) -> bool:
+        """Read and merge page after page; False: not to the end yet."""
+        with self.pool.connection() as connection:
+            last = runs.last_page(connection, run)
+        for read in self._listing(run, last, goes_on).pages():
+            last = self.merge_page(run, read, last)
+            if read.is_last:
+                return True
+        return False
+
+    def _listing(self, run: Run, last: KeptPage | None, goes_on: Callable[[], bool]) -> Listing:
+        since = run.modified_since
+        is_recent = run.kind == "recent"
+
+        def fetch(window: Window) -> ListedPage:
+            return self.zoho.item_page(
+                page=window.page,
+                per_page=window.per_page,
+                # By their creation, edits move nothing. By their modification, the latest first, they move items back
+                # to where they are read once more, and the reading may end at the first item that is too old.
+                sort_column="last_modified_time" if is_recent else "created_time",
+                descending=is_recent,
+                modified_since=since,
+                run_id=run.id,
+            )
+
+        def is_behind(page: ListedPage) -> bool:
+            # Zoho is known to ignore filters silently: what is older than was asked for shows it, and is the end.
+            return is_recent and since is not None and _is_in_order(page) and _oldest(page) < since
+
+        return Listing(
+            fetch,
+            read_to=run.read_to,
+            last=last,
+            known_since=None if is_recent else run.known_since,
+            expected=run.expected_items,
+            pace=self.pace,
+            is_behind=is_behind,
+            goes_on=goes_on,
+        )
+
+    def merge_page(self, run: Run, read: ReadPage, before: KeptPage | None) -> KeptPage:
+        """Write what one page changes, and that it was read, together; return what is kept of it.
+
+        Raises:
+            LeaseLost: another worker has the run; nothing was written.
+        """
+        started = perf_counter()
+        asked_at = datetime.now(UTC)
+        page = KeptPage(
+            [item.item_id for item in read.page.items if item.item_id is not None],
+            read.page.items[-1].created_at if read.page.items else None,
+        )
+        times = [item.body.modified_at for item in read.page.items if item.body and item.body.modified_at]
+
+        def note(connection: Connection, step: _Step) -> None:
+            newest = max(times, default=None)
+            runs.advance(connection, run, step.counts, pages=1, read_to=read.read_to, newest_modified_at=newest)
+            runs.keep_page(connection, run, page)
+
+        known_before = frozenset(before.item_ids) if before else frozenset()
+        with self.pool.connection() as connection:
+            decide = partial(_decide_page, connection, read.page.items, known_before, asked_at)
+            step = _commit(connection, run, decide, note)
+        _log.info(
+            "page.merged",
+            items=len(read.page.items),
+            created=step.counts.created,
+            updated=step.counts.updated,
+            doubts=len(step.doubts),
+            failed=step.counts.failed,
+            read_to=read.read_to,
+            duration_ms=round((perf_counter() - started) * 1000, 1),
+        )
+        return page
+
+    # Checks
+
+    def _check(self, run: Run, *, is_suspect: bool, together: int, goes_on: Callable[[], bool]) -> bool:
+        """Ask Zoho for what is in doubt, more at once while all of them are there; False: not all of it yet."""
+        while goes_on():
+            with self.pool.connection() as connection:
+                checks = runs.next_checks(connection, run, is_suspect=is_suspect, most=together)
+            if not checks:
+                return True
+            are_there = self._ask_for(run, checks)
+            if are_there is None:
+                together = max(1, len(checks) // 2)
+            elif are_there:
+                together = min(together * 2, _CHECKED_TOGETHER)
+        return False
+
+    def _ask_for(self, run: Run, checks: Sequence[Check]) -> bool | None:
+        """Ask for some items, do what Zoho says, and tell whether all are there; None: it said nothing of any."""
+        item_ids = [check.item_id for check in checks]
+        with self.pool.connection() as connection:
+            known = settlement.read_current(connection, item_ids)
+        asked_at = datetime.now(UTC)
+        answers: dict[str, Fields | None]
+        if len(checks) == 1:
+            answers = {item_ids[0]: self.zoho.item(item_ids[0], run_id=run.id)}
+        else:
+            found = self.zoho.items_by_id(item_ids, run_id=run.id)
+            if found is None:
+                # At least one of them is gone.
+                return None
+            answers = {**found}
+            for item_id in item_ids:
+                if item_id not in answers:
+                    answers[item_id] = self.zoho.item(item_id, run_id=run.id)
+        decide = partial(_decide_checks, checks, known, answers, asked_at)
+        with self.pool.connection() as connection:
+            step = _commit(connection, run, decide, partial(_note_checks, run))
+        for check in checks:
+            is_there = answers[check.item_id] is not None
+            _log.info("item.checked", item_id=check.item_id, reason=check.reason, is_there=is_there)
+        _require_a_whole_list(run, checks, answers)
+        if not step.cleared:
+            # All of them were written by others meanwhile; they are asked for again, but not in a tight loop.
+            message = "the products in doubt were written by others while Zoho was asked"
+            raise WrittenByOthers(message)
+        return all(fields is not None for fields in answers.values())
+
+    def _is_guarded(self, run: Run) -> bool:
+        if run.deletes_confirmed_by is not None or run.suspects <= _NEVER_HELD:
+            return False
+        return run.suspects * 100 > run.suspected_of * self.delete_guard_percent
+
+    def _hold(self, run: Run) -> None:
+        """Leave a mass deletion to an operator; unless a sample shows that it is the list that is wrong."""
+        with self.pool.connection() as connection:
+            sample = runs.sample_suspects(connection, run, most=_SAMPLE)
+        alive = [check.item_id for check in sample if self.zoho.item(check.item_id, run_id=run.id) is not None]
+        if alive:
+            message = (
+                f"no page showed {run.suspects} of {run.suspected_of} products, but {len(alive)} of {len(sample)} that "
+                f"were looked up exist (such as {alive[0]}): Zoho's list was not whole"
+            )
+            raise ListUntrustworthy(message)
+        message = (
+            f"{run.suspects} of {run.suspected_of} products are missing in Zoho, more than "
+            f"{self.delete_guard_percent} %; if they were deleted there: runs confirm-deletes {run.id}; "
+            f"if not: runs discard-deletes {run.id}"
+        )
+        with self.pool.connection() as connection:
+            runs.finish(connection, run, "held", error=message)
+        _log.error("run.held", suspects=run.suspects, suspected_of=run.suspected_of)
+
+    # The end
+
+    def _finish(self, run: Run, *, error: Exception | None = None) -> None:
+        with self.pool.connection() as connection:
+            certificate = certificates.certify(connection) if error is None and run.kind == "full" else None
+            now = runs.find(connection, run.id)
+            assert now is not None, "runs are not deleted while they are worked on"
+            with connection.transaction():
+                drift_store.excuse_late_deliveries(connection)
+                webhooks = _webhook_state(drift_store.deliveries(connection, run.id))
+                if error is None:
+                    ended = runs.finish(
+                        connection,
+                        run,
+                        "complete",
+                        watermark=_watermark(now),
+                        webhooks=webhooks,
+                        certificate=certificate,
+                    )
+                else:
+                    state: RunState = "partial" if now.pages else "failed"
+                    ended = runs.finish(connection, run, state, error=error, webhooks=webhooks)
+            causes = drift_store.by_cause(connection, run.id)
+        _log_end(ended, causes)
+
+
+def _is_in_order(page: ListedPage) -> bool:
+    times = [item.body.modified_at if item.body else None for item in page.items]
+    known = [at for at in times if at is not None]
+    return len(known) == len(times) > 0 and all(earlier <= later for later, earlier in pairwise(known))
+
+
+def _oldest(page: ListedPage) -> datetime:
+    return min(item.body.modified_at for item in page.items if item.body and item.body.modified_at)
+
+
+def _decide_page(
+    connection: Connection,
+    page: Sequence[ListedItem],
+    known_before: frozenset[str],
+    asked_at: datetime,
+    refused: Mapping[str, Exception],
+    _beaten: AbstractSet[str],
+) -> _Step:
+    """Decide what a page does; what the page before it showed already is not counted again."""
+    step = _Step()
+    listed: dict[str, ListedItem] = {}
+    for item in page:
+        if item.item_id is None or item.body is None:
+            _keep(step, item.item_id, item.raw, partial(_read_whole, item))
+        else:
+            listed[item.item_id] = item
+    bodies = {item_id: item.body for item_id, item in listed.items() if item.body is not None}
+    known = runs.compare(connection, [Listed(i, body.content, body.modified_at) for i, body in bodies.items()])
+    is_counted = {item_id: item_id not in known_before for item_id in listed}
+    step.counts.seen += sum(is_counted.values())
+    for item_id, item in listed.items():
+        if item_id in refused:
+            _keep_unusable(step, item_id, item.raw, refused[item_id])
+        elif item_id not in known:
+            step.counts.unchanged += is_counted[item_id]
+        else:
+            decide = partial(_decide_listed, item, item_id, known[item_id], asked_at)
+            decided = _keep(step, item_id, item.raw, decide)
+            if decided is not None:
+                _take_down(step, item_id, known[item_id], decided, is_counted=is_counted[item_id])
+    return step
+
+
+def _read_whole(item: ListedItem) -> Decision:
+    item.read()
+    message = "Zoho lists this item in a form that cannot be read"
+    raise PermanentError(message)
+
+
+def _decide_listed(item: ListedItem, item_id: str, current: Current, asked_at: datetime) -> Decision:
+    return merging.decide_listed(current, item_id, items.read_body(item.read()), asked_at)
+
+
+def _keep(step: _Step, item_id: str | None, body: bytes, decide: Callable[[], Decision]) -> Decision | None:
+    """Decide, or keep the item as one that cannot be used: one bad item stops nothing."""
+    try:
+        return decide()
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one item must not stop the others
+        _keep_unusable(step, item_id, body, error)
+        return None
+
+
+def _keep_unusable(step: _Step, item_id: str | None, body: bytes, error: Exception) -> None:
+    step.unusable.append(Unusable(item_id, body, error))
+    step.counts.failed += 1
+
+
+def _take_down(step: _Step, item_id: str, current: Current, decided: Decision, *, is_counted: bool = True) -> None:
+    match decided:
+        case FetchNeeded(reason):
+            step.doubts.append((item_id, reason))
+        case Settled():
+            step.counts.unchanged += is_counted
+        case Write(outcome, product, changes):
+            step.writes.append(Miss(item_id, current, product, changes))
+            match outcome:
+                case "created":
+                    step.counts.created += 1
+                case "tombstoned":
+                    step.counts.deleted += 1
+                case "updated":
+                    step.counts.updated += 1
+                case _:
+                    step.counts.unchanged += is_counted
+
+
+def _decide_checks(
+    checks: Sequence[Check],
+    known: Mapping[str, Current],
+    answers: Mapping[str, Fields | None],
+    asked_at: datetime,
+    refused: Mapping[str, Exception],
+    beaten: AbstractSet[str],
+) -> _Step:
+    """Decide what Zoho's answers for single items do; the answers for `beaten` may be outdated, and decide nothing."""
+    step = _Step()
+    for check in checks:
+        if check.item_id in beaten:
+            continue
+        fields, current = answers[check.item_id], known[check.item_id]
+        step.cleared.append(check.item_id)
+        step.counts.missed += check.is_suspect and fields is not None
+        if fields is None:
+            absent = merging.decide_absent(current, datetime.now(UTC))
+            _take_down(step, check.item_id, current, absent, is_counted=False)
+        elif check.item_id in refused:
+            _keep_unusable(step, check.item_id, encode_json(fields), refused[check.item_id])
+        else:
+            decide = partial(_decide_fetched, fields, check.item_id, current, asked_at)
+            decided = _keep(step, check.item_id, encode_json(fields), decide)
+            if decided is not None:
+                _take_down(step, check.item_id, current, decided)
+    return step
+
+
+def _decide_fetched(fields: Fields, item_id: str, current: Current, asked_at: datetime) -> Decision:
+    body = items.read_body({**fields, "item_id": item_id})
+    return merging.decide_fetched(current, item_id, body, asked_at)
+
+
+def _note_checks(run: Run, connection: Connection, step: _Step) -> None:
+    runs.advance(connection, run, step.counts)
+    runs.clear_checks(connection, run, step.cleared)
+
+
+def _require_a_whole_list(run: Run, checks: Sequence[Check], answers: Mapping[str, Fields | None]) -> None:
+    """Find out that the list went on behind what was said to be its end."""
+    if run.listed_until is None:
+        return
+    for check in checks:
+        fields = answers[check.item_id]
+        created_at = items.time_of(fields.get("created_time")) if check.is_suspect and fields else None
+        if created_at is not None and created_at > run.listed_until:
+            message = (
+                f"Zoho's list ended with an item created at {run.listed_until.isoformat()}, but item {check.item_id} "
+                f"exists and was created at {created_at.isoformat()}: the list was not whole"
+            )
+            raise ListUntrustworthy(message)
+
+
+def _commit(
+    connection: Connection,
+    run: Run,
+    decide: Callable[[Mapping[str, Exception], AbstractSet[str]], _Step],
+    note: Callable[[Connection, _Step], None],
+) -> _Step:
+    """Decide and write, again where somebody else wrote one of the rows in between; return what was written.
+
+    `decide` is told of the items whose values Postgres refuses, and of those that were beaten to their row.
+
+    Raises:
+        LeaseLost: another worker has the run; nothing was written.
+        WrittenByOthers: it did not work out in many rounds.
+    """
+    refused: dict[str, Exception] = {}
+    beaten: set[str] = set()
+    for _round in range(_MOST_ROUNDS):
+        step = decide(refused, beaten)
+        decisions = _with_causes(connection, run, step.writes)
+        try:
+            with connection.transaction():
+                settled = settlement.settle(connection, decisions) if decisions else set()
+                lost = {decision.item_id for decision in decisions} - settled
+                if lost:
+                    beaten |= lost
+                    raise psycopg.Rollback
+                note(connection, step)
+                runs.add_checks(connection, run, step.doubts)
+                runs.keep_unusable(connection, run, step.unusable)
+                return step
+        except _REFUSED:
+            found = _find_refused(connection, decisions)
+            if not found:
+                raise
+            refused |= found
+    message = "its products were written by others again and again"
+    raise WrittenByOthers(message)
+
+
+def _with_causes(connection: Connection, run: Run, misses: Sequence[Miss]) -> list[ItemDecision]:
+    questions = [question for miss in misses if miss.changes and (question := drift.question(run, miss))]
+    evidence = drift_store.evidence(connection, questions)
+    decisions = []
+    for miss in misses:
+        decision = ItemDecision(miss.item_id, miss.current, miss.product)
+        # Where a row was altered here, that it was is part of its history, even if no column shows it.
+        if miss.changes or miss.is_altered:
+            decision.changes.append(drift.change(run, miss, evidence.get(miss.item_id)))
+        decisions.append(decision)
+    return decisions
+
+
+def _find_refused(connection: Connection, decisions: Sequence[ItemDecision]) -> dict[str, Exception]:
+    """Find out whose values Postgres refuses, writing nothing."""
+    refused: dict[str, Exception] = {}
+    for decision in decisions:
+        try:
+            with connection.transaction(force_rollback=True):
+                settlement.settle(connection, [decision])
+        except _REFUSED as error:
+            refused[decision.item_id] = error
+    return refused
+
+
+def _watermark(run: Run) -> datetime | None:
+    """Return up to where every modification is known now: never beyond the run's start, nor beyond what Zoho showed."""
+    former = run.modified_since and run.modified_since + runs.RECENT_OVERLAP
+    seen = min(run.started_at, run.newest_modified_at) if run.newest_modified_at else None
+    proven = [at for at in (former, seen) if at is not None]
+    return max(proven, default=run.started_at if run.kind == "full" else None)
+
+
+def _webhook_state(deliveries: drift_store.Deliveries) -> WebhookState | None:
+    if deliveries.any_came is None:
+        return None
+    if deliveries.any_came:
+        return "delivering"
+    return "dead" if deliveries.any_missed else "quiet"
+
+
+def _log_end(run: Run, causes: Sequence[drift_store.DriftCount]) -> None:
+    drifted = {count.cause: count.count for count in causes if count.cause not in NOT_DRIFT}
+    log = _log.bind(
+        state=run.state,
+        pages=run.pages,
+        api_calls=run.api_calls,
+        seen=run.seen,
+        created=run.created,
+        updated=run.updated,
+        unchanged=run.unchanged,
+        failed=run.failed,
+        deleted=run.deleted,
+        missed=run.missed,
+        drift=drifted or None,
+        error=run.error,
+        duration_s=round((run.finished_at - run.started_at).total_seconds(), 1) if run.finished_at else None,
+    )
+    (log.info if run.state == "complete" else log.error)("run.finished")
+    if run.webhooks == "dead":
+        _log.error("webhooks.dead", missed=drifted.get("no_delivery"))

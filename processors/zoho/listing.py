@@ -1,0 +1,154 @@
+"""Pages of Zoho's item list: of each item only what fills columns is read; the rest stays the bytes that were received.
+
+Most items of a sweep are what their rows say already, and are never decoded further than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from processors.errors import BodyUnreadable
+from processors.store.database import encode_json
+from processors.zoho import items
+from processors.zoho.items import Body, Fields, item_id_of, read_json, time_of
+
+_ID_KEY: Final = "item_id"
+
+
+class _Page(msgspec.Struct):
+    """The parts of a page, with each item as the bytes it is made of."""
+
+    items: list[msgspec.Raw]
+    code: Any = None
+    message: Any = None
+    page_context: Any = None
+
+
+class _Mapped(msgspec.Struct):
+    """The keys of an item that fill columns or say how to read it; odd values are the business of `items`."""
+
+    item_id: Any = msgspec.UNSET
+    name: Any = msgspec.UNSET
+    sku: Any = msgspec.UNSET
+    description: Any = msgspec.UNSET
+    rate: Any = msgspec.UNSET
+    stock_on_hand: Any = msgspec.UNSET
+    status: Any = msgspec.UNSET
+    category_id: Any = msgspec.UNSET
+    category_name: Any = msgspec.UNSET
+    brand: Any = msgspec.UNSET
+    unit: Any = msgspec.UNSET
+    track_inventory: Any = msgspec.UNSET
+    created_time: Any = msgspec.UNSET
+    last_modified_time: Any = msgspec.UNSET
+
+
+_KEYS = _Mapped.__struct_fields__
+_decode_page = msgspec.json.Decoder(_Page).decode
+_decode_mapped = msgspec.json.Decoder(_Mapped, float_hook=items.read_number).decode
+
+
+@dataclass(frozen=True, slots=True)
+class ListedItem:
+    """One item of a page."""
+
+    raw: bytes
+    """As received."""
+    item_id: str | None
+    """None: there is no usable id in it."""
+    body: Body | None
+    """Of the mapped keys alone; None where they cannot be read."""
+    created_at: datetime | None
+
+    def read(self) -> Fields:
+        """Return all of its keys.
+
+        Raises:
+            BodyUnreadable: it is no object with an id, or nested too deeply; the text says so.
+        """
+        fields = read_json(self.raw)
+        if not isinstance(fields, dict):
+            message = f"an item of Zoho's list should be an object; got a {type(fields).__name__}"
+            raise BodyUnreadable(message)
+        if self.item_id is None:
+            message = f"item_id should be Zoho's number of the item; got {str(fields.get(_ID_KEY, 'nothing'))[:60]!r}"
+            raise BodyUnreadable(message)
+        return {**fields, _ID_KEY: self.item_id}
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """One answer of `GET /items`."""
+
+    items: tuple[ListedItem, ...]
+    has_more: bool
+    per_page: int | None
+    """The size that Zoho says it took."""
+
+
+def read_envelope(content: bytes) -> Mapping[str, Any] | None:
+    """Return the parts of a list's answer, its items as bytes; None: it is no JSON object."""
+    try:
+        page = _decode_page(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _read_forgivingly(content)
+    return {"code": page.code, "message": page.message, "items": page.items, "page_context": page.page_context}
+
+
+def _read_forgivingly(content: bytes) -> Mapping[str, Any] | None:
+    """Read an error, or a page that holds something which the strict decoder refuses."""
+    try:
+        answer = read_json(content)
+    except BodyUnreadable:
+        return None
+    if not isinstance(answer, dict):
+        return None
+    found = answer.get("items")
+    return {**answer, "items": [encode_json(item) for item in found]} if isinstance(found, list) else answer
+
+
+def read_page(envelope: Mapping[str, Any], *, per_page: int) -> ListedPage | None:
+    """Return the page that a successful answer holds, or None where it holds none; `per_page` is what was asked for."""
+    found = envelope.get("items")
+    if not isinstance(found, list):
+        return None
+    context = envelope.get("page_context")
+    context = context if isinstance(context, dict) else {}
+    told = context.get("has_more_page")
+    has_more = len(found) >= per_page if told is None else told in (True, "true")
+    size = context.get("per_page")
+    return ListedPage(
+        items=tuple(_read_item(bytes(raw)) for raw in found),
+        has_more=has_more,
+        per_page=size if isinstance(size, int) else None,
+    )
+
+
+def _read_item(raw: bytes) -> ListedItem:
+    try:
+        fields = _mapped(raw)
+        item_id = item_id_of(fields.get(_ID_KEY))
+        return ListedItem(raw, item_id, items.read_body(fields), time_of(fields.get("created_time")))
+    except BodyUnreadable:
+        return ListedItem(raw, None, None, None)
+
+
+def _mapped(raw: bytes) -> Fields:
+    # An escaped NUL is legal JSON, and no text that Postgres takes.
+    if b"\\u0000" not in raw:
+        try:
+            mapped = _decode_mapped(raw)
+            values = zip(_KEYS, msgspec.structs.astuple(mapped), strict=True)
+            return {key: value for key, value in values if value is not msgspec.UNSET}
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+    fields = read_json(raw)
+    if not isinstance(fields, dict):
+        message = "an item of Zoho's list is no object"
+        raise BodyUnreadable(message)
+    return {key: fields[key] for key in _KEYS if key in fields}
