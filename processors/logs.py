@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 import structlog
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 _NOISY = {"httpx": logging.WARNING, "httpcore": logging.WARNING, "uvicorn.access": logging.WARNING}
 
 
-def configure(log_format: Literal["json", "console"], level: str, *, process: str) -> None:
-    """Send every log line to standard output, as JSON or as columns for people.
+def configure(
+    log_format: Literal["json", "console"], level: str, *, process: str, stream: TextIO | None = None
+) -> None:
+    """Send every log line to standard output, or `stream`, as JSON or as columns for people.
 
     `process` (web, worker, clock…) is added to each line. Safe to call again.
     """
@@ -50,7 +52,7 @@ def configure(log_format: Literal["json", "console"], level: str, *, process: st
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _name_process(process), *ending],
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]

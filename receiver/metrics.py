@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from processors.settings import Settings
+from processors.store.products import NOT_DRIFT, Cause
 from processors.workflows import insights
 from processors.workflows.insights import Overview
 
 _ROLES = ("web", "worker", "clock")
+_DRIFT_CAUSES = tuple(cause for cause in get_args(Cause) if cause not in NOT_DRIFT)
 
 
 class _Snapshot(Collector):
@@ -69,8 +72,56 @@ class _Snapshot(Collector):
         for count in seen.rejections:
             rejected.add_metric([count.route, count.reason], count.count)
         yield rejected
+        yield from self._reconciliation()
         yield _gauge(
             "processes", "Processes alive", ["role"], (((role,), seen.processes.get(role, 0)) for role in _ROLES)
+        )
+
+    def _reconciliation(self) -> Iterator[Metric]:
+        seen = self._overview.reconciliation
+        yield _gauge(
+            "last_complete_run_timestamp_seconds",
+            "When the last complete run of the kind ended, in seconds since 1970",
+            ["kind"],
+            (((kind,), run.finished_at.timestamp()) for kind, run in seen.last_complete.items() if run.finished_at),
+        )
+        yield _gauge(
+            "runs_under_way",
+            "1 if a run of the kind is under way, also while it waits for Zoho",
+            ["kind"],
+            (((run.kind,), float(run.state == "running")) for run in seen.newest),
+        )
+        yield _gauge(
+            "run_held", "1 if a run waits for an operator's decision", [], [((), float(seen.held is not None))]
+        )
+        yield _gauge(
+            "drift",
+            "Changes that the last complete full run had to make, by cause; without those that are no drift",
+            ["cause"],
+            (((cause,), seen.drift.get(cause, 0)) for cause in _DRIFT_CAUSES if "full" in seen.last_complete),
+        )
+        yield _gauge(
+            "watermark_timestamp_seconds",
+            "Every modification in Zoho up to here is in the mirror, in seconds since 1970",
+            [],
+            [((), seen.watermark.timestamp())] if seen.watermark else [],
+        )
+        yield _gauge(
+            "webhooks_dead",
+            "1 if changes were missed while nothing was delivered, and nothing has been since",
+            [],
+            [((), float(seen.webhooks_are_dead))],
+        )
+        yield _gauge(
+            "freshness_seconds",
+            "From the modification in Zoho to its being visible here, over the last day",
+            ["lane", "quantile"],
+            (
+                ((lane.lane, quantile), delay.total_seconds())
+                for lane in self._overview.freshness
+                for quantile, delay in (("0.5", lane.p50), ("0.95", lane.p95), ("0.99", lane.p99))
+                if delay is not None
+            ),
         )
 
 

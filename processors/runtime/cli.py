@@ -29,9 +29,12 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Say it in J
 
 
 def _with_settings(
-    *required: str, process: str
+    *required: str, process: str, is_quiet: bool = False
 ) -> Callable[[Callable[Concatenate[Settings, P], None]], Callable[P, None]]:
-    """Give a command its settings; a wrong one ends it with exit code 2 and a line for each."""
+    """Give a command its settings; a wrong one ends it with exit code 2 and a line for each.
+
+    `is_quiet`: what it says is its output, and the log, on standard error, holds only errors.
+    """
 
     def decorate(command: Callable[Concatenate[Settings, P], None]) -> Callable[P, None]:
         @wraps(command)
@@ -40,7 +43,10 @@ def _with_settings(
                 settings = Settings.load(*required)
             except ConfigurationError as error:
                 _stop(str(error), 2)
-            logs.configure(settings.log_format, settings.log_level, process=process)
+            if is_quiet:
+                logs.configure(settings.log_format, "error", process=process, stream=sys.stderr)
+            else:
+                logs.configure(settings.log_format, settings.log_level, process=process)
             command(settings, *args, **kwargs)
 
         return run
@@ -133,6 +139,105 @@ def dev(*, as_json: bool) -> None:
     if as_json:
         os.environ["LOG_FORMAT"] = "json"
     _on_this_machine(lambda console: _local("dev").run(settings, console), as_json=as_json)
+
+
+_ZOHO = "ZOHO_ORGANIZATION_ID"
+
+
+def _commands() -> ModuleType:
+    # The long-running processes start without them.
+    return importlib.import_module("processors.runtime.operator_commands")
+
+
+@main.command()
+@click.option("--recent", is_flag=True, help="Only what was modified since the watermark; usually one call.")
+@click.option("--wait", is_flag=True, help="Wait for its end; exit with 0 only if it is complete.")
+@_json_option
+@_with_settings(_DATABASE, _REDIS, _ZOHO, process="cli", is_quiet=True)
+def reconcile(settings: Settings, *, recent: bool, wait: bool, as_json: bool) -> None:
+    """Compare with Zoho's whole list, and repair what differs.
+
+    Takes up an interrupted run instead of starting a second one. Waiting, it does the work itself where no worker does.
+    """
+    _commands().reconcile(settings, kind="recent" if recent else "full", wait=wait, as_json=as_json)
+
+
+@main.command()
+@click.argument("item_ids", nargs=-1, required=True, metavar="ITEM_ID...")
+@_json_option
+@_with_settings(_DATABASE, _ZOHO, process="cli", is_quiet=True)
+def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> None:
+    """Ask Zoho for items now, and write what it says."""
+    _commands().fetch(settings, item_ids, as_json=as_json)
+
+
+@main.group(invoke_without_command=True)
+@click.option("--most", default=20, show_default=True, help="How many.")
+@_json_option
+@click.pass_context
+def runs(context: click.Context, *, most: int, as_json: bool) -> None:
+    """List reconciliation runs, the newest first."""
+    if context.invoked_subcommand is None:
+        _list_runs(most=most, as_json=as_json)
+
+
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def _list_runs(settings: Settings, *, most: int, as_json: bool) -> None:
+    _commands().list_runs(settings, most=most, as_json=as_json)
+
+
+@runs.command("show")
+@click.argument("run_id", type=int)
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def show_run(settings: Settings, run_id: int, *, as_json: bool) -> None:
+    """Show a run with its drift report: what it had to repair, and why."""
+    _commands().show_run(settings, run_id, as_json=as_json)
+
+
+@runs.command("confirm-deletes")
+@click.argument("run_id", type=int)
+@_json_option
+@_with_settings(_DATABASE, _REDIS, process="cli", is_quiet=True)
+def confirm_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
+    """Let a held run tombstone what Zoho does not have."""
+    _commands().confirm_deletes(settings, run_id, as_json=as_json)
+
+
+@runs.command("discard-deletes")
+@click.argument("run_id", type=int)
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def discard_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
+    """End a held run; its suspects stay as they are."""
+    _commands().discard_deletes(settings, run_id, as_json=as_json)
+
+
+@runs.command("verify")
+@click.argument("run_id", type=int)
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def verify_run(settings: Settings, run_id: int, *, as_json: bool) -> None:
+    """Compute a run's certificate again; exit code 1 if it does not hold."""
+    _commands().verify_run(settings, run_id, as_json=as_json)
+
+
+@main.command()
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def status(settings: Settings, *, as_json: bool) -> None:
+    """Say how the mirror is; exit code 1 if something needs a person."""
+    _commands().status(settings, as_json=as_json)
+
+
+@main.command()
+@click.argument("item_id")
+@click.option("--most", default=50, show_default=True, help="How many.")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def changes(settings: Settings, item_id: str, *, most: int, as_json: bool) -> None:
+    """List what was changed of an item, when and by what."""
+    _commands().changes(settings, item_id, most=most, as_json=as_json)
 
 
 def _local(name: str) -> ModuleType:

@@ -23,7 +23,7 @@ _log = logs.get(__name__)
 
 
 def _nothing() -> None:
-    """What is left to do for a job that is done with its slot."""
+    """Leave nothing to do for after the transaction."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,11 +171,8 @@ def problems(overview: Overview) -> list[Problem]:
         found.append(
             Problem(f"Zoho refuses the connection: {connection.last_error}", "docs/operations.md, Zoho refuses")
         )
-    found += [
-        Problem(f"no {role} is alive", f"start one: python -m processors {role}")
-        for role in ("worker", "clock")
-        if not overview.processes.get(role)
-    ]
+    if not overview.processes.get("worker"):
+        found.append(Problem("no worker is alive", "start one: python -m processors worker"))
     if seen.held:
         run = seen.held
         found.append(Problem(f"run {run.id} is held: {run.error}", f"runs show {run.id}"))
@@ -196,7 +193,8 @@ def problems(overview: Overview) -> list[Problem]:
         )
     full = seen.last_complete.get("full")
     if full and full.finished_at and overview.now - full.finished_at > _FULL_RUN_OVERDUE:
-        found.append(Problem(f"no complete full run since {full.finished_at:%Y-%m-%d %H:%M} UTC", "runs"))
+        since = f"{full.finished_at:%Y-%m-%d %H:%M}"
+        found.append(Problem(f"no full run was complete since {since} UTC", "is a clock alive? what do the runs say?"))
     found += [
         Problem(f"run {run.id} ({run.kind}) ended {run.state}: {run.error}", f"runs show {run.id}")
         for run in seen.newest

@@ -107,6 +107,11 @@ class Installation:
         unfinished = "SELECT count(*) FROM events WHERE state IN ('recorded', 'queued', 'processing')"
         wait_for(lambda: self.one(unfinished) == (0,), "all events to be finished", seconds)
 
+    def wait_until_complete(self, kind: str = "full", *, runs: int = 1, seconds: float = 60) -> None:
+        """Until so many runs of a kind are complete; the clock starts the first by itself."""
+        complete = f"SELECT count(*) >= {runs} FROM reconciliation_runs WHERE kind = '{kind}' AND state = 'complete'"
+        wait_for(lambda: self.one(complete) == (True,), f"{runs} complete {kind} runs", seconds)
+
     def mirrored(self) -> dict[str, tuple[object, ...]]:
         """The live rows, as far as the simulated Zoho tells the same by `in_zoho`."""
         statement = (

@@ -63,7 +63,9 @@ def running_worker(server: LocalRedis) -> Callable[..., contextlib.AbstractConte
         dramatiq.actor(actor_name=FETCH_ITEMS, queue_name=FETCHES_QUEUE, broker=broker)(fetch_items)
         stop = threading.Event()
         worker = threading.Thread(
-            target=run_worker, args=(broker,), kwargs={"threads": threads, "fetch_threads": 1, "stop": stop}
+            target=run_worker,
+            args=(broker,),
+            kwargs={"threads": {EVENTS_QUEUE: threads, FETCHES_QUEUE: 1}, "stop": stop},
         )
         worker.start()
         try:

@@ -47,13 +47,13 @@ def test_one_message_carries_all_ids(
     publish(publisher, (3, 1, 2))
     message = take(broker, queue)
     assert (message.actor_name, message.args, message.kwargs) == (actor, ([3, 1, 2],), {})
-    assert publisher.queue_sizes() == {"events": 0, "fetches": 0}
+    assert publisher.queue_sizes() == {"events": 0, "fetches": 0, "runs": 0}
 
 
 def test_no_ids_make_no_message(publisher: Publisher) -> None:
     publisher.publish_events([])
     publisher.publish_fetches([])
-    assert publisher.queue_sizes() == {"events": 0, "fetches": 0}
+    assert publisher.queue_sizes() == {"events": 0, "fetches": 0, "runs": 0}
 
 
 def test_sizes_count_what_no_worker_has_taken(broker: RedisBroker, publisher: Publisher) -> None:
@@ -61,7 +61,7 @@ def test_sizes_count_what_no_worker_has_taken(broker: RedisBroker, publisher: Pu
         publisher.publish_events([number])
     publisher.publish_fetches([1])
     take(broker, "events")
-    assert publisher.queue_sizes() == {"events": 2, "fetches": 1}
+    assert publisher.queue_sizes() == {"events": 2, "fetches": 1, "runs": 0}
 
 
 def test_a_redis_that_is_away_fails_the_publisher_at_once(publisher: Publisher, server: LocalRedis) -> None:

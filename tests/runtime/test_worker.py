@@ -175,7 +175,7 @@ def declare_actors(broker: RedisBroker, actor: Callable[[list[int]], None]) -> N
 
 def test_a_worker_without_actors_says_what_is_missing(broker: RedisBroker) -> None:
     with pytest.raises(RuntimeError, match="events, fetches: import the actors first"):
-        run_worker(broker, threads=1, fetch_threads=1, stop=threading.Event())
+        run_worker(broker, threads={EVENTS_QUEUE: 1, FETCHES_QUEUE: 1}, stop=threading.Event())
 
 
 def test_middleware_learns_of_the_process_before_it_learns_of_work(broker: RedisBroker) -> None:
@@ -193,7 +193,7 @@ def test_middleware_learns_of_the_process_before_it_learns_of_work(broker: Redis
     broker.add_middleware(Resources())
     stop = threading.Event()
     stop.set()
-    run_worker(broker, threads=1, fetch_threads=1, stop=stop)
+    run_worker(broker, threads={EVENTS_QUEUE: 1, FETCHES_QUEUE: 1}, stop=stop)
     assert seen == ["process", "worker", "worker"]
 
 
@@ -213,4 +213,4 @@ def test_a_worker_that_lost_a_thread_ends(broker: RedisBroker) -> None:
     declare_actors(broker, lambda _: None)
     broker.add_middleware(Threads())
     with pytest.raises(WorkerThreadDied):
-        run_worker(broker, threads=2, fetch_threads=1, stop=threading.Event())
+        run_worker(broker, threads={EVENTS_QUEUE: 2, FETCHES_QUEUE: 1}, stop=threading.Event())

@@ -40,7 +40,7 @@ def main(url: str, shutdown_limit_seconds: str) -> None:
     dramatiq.actor(actor_name=APPLY_EVENTS, queue_name=EVENTS_QUEUE, broker=broker)(apply_events)
     dramatiq.actor(actor_name=FETCH_ITEMS, queue_name=FETCHES_QUEUE, broker=broker)(fetch_items)
     limit = timedelta(seconds=float(shutdown_limit_seconds))
-    run_worker(broker, threads=2, fetch_threads=1, stop=StopSignal(), shutdown_limit=limit)
+    run_worker(broker, threads={EVENTS_QUEUE: 2, FETCHES_QUEUE: 1}, stop=StopSignal(), shutdown_limit=limit)
 
 
 if __name__ == "__main__":

@@ -231,7 +231,7 @@ def test_creation_and_absence_wait_for_each_other(scene: Scene, two: tuple[Conne
     decisions = [decided(*claim(two[0], change), body()), gone(*claim(two[0], deletion))]
     if first == "absence":
         decisions.reverse()
-    results: list[set[int]] = []
+    results: list[set[str]] = []
     second = threading.Thread(target=lambda: results.append(settlement.settle(two[1], [decisions[1]])), daemon=True)
     with two[0].transaction():
         assert len(settlement.settle(two[0], [decisions[0]])) == 1

@@ -21,6 +21,7 @@ from processors.zoho import items
 ITEM = "4100000000000012345"
 START = datetime(2026, 10, 5, 12, tzinfo=UTC)
 NOTHING = Current(None, 0, 0)
+ASKED_AT = START + timedelta(hours=1)
 
 
 def time_of(second: int) -> str:
@@ -178,7 +179,7 @@ def test_zohos_answer_ends_the_same_whenever_it_comes(
     ends = set()
     for order in both:
         before = applied(order[:position])
-        decided = merging.decide_fetched(known(before), ITEM, answer)
+        decided = merging.decide_fetched(known(before), ITEM, answer, ASKED_AT)
         assert isinstance(decided, Write)
         ends.add(mapped(applied(order[position:], decided.product)))
     assert ends == {mapped(row(answer))}
@@ -285,32 +286,34 @@ def test_a_richer_body_of_the_same_second_is_kept_without_being_a_change() -> No
 
 
 def test_zohos_answer_wins_at_the_same_second() -> None:
-    product = changed(merging.decide_fetched(known(row(body(0))), ITEM, body(0, name="Cup", rate=1)))
+    product = changed(merging.decide_fetched(known(row(body(0))), ITEM, body(0, name="Cup", rate=1), ASKED_AT))
     assert (product.content.name, product.content.price) == ("Cup", Decimal(1))
     assert outcome(merging.decide_change(known(product), ITEM, body(0, name="Cup", rate=1))) == "unchanged"
 
 
 def test_zohos_answer_without_some_keys_erases_nothing() -> None:
     answer = body(1, without=["description", "brand"], name="Cup")
-    product = changed(merging.decide_fetched(known(row(body(0))), ITEM, answer))
+    product = changed(merging.decide_fetched(known(row(body(0))), ITEM, answer, ASKED_AT))
     assert product.content == replace(body(0).content, name="Cup")
 
 
 @pytest.mark.parametrize("key", ["name", "status"])
 def test_an_answer_without_name_or_status_is_unusable(key: str) -> None:
     with pytest.raises(ItemUnusable, match=key):
-        merging.decide_fetched(NOTHING, ITEM, body(without=[key]))
+        merging.decide_fetched(NOTHING, ITEM, body(without=[key]), ASKED_AT)
 
 
 def test_an_answer_without_a_time_or_a_rate_is_used() -> None:
     answer = body(without=["last_modified_time", "rate"])
-    product = changed(merging.decide_fetched(NOTHING, ITEM, answer))
+    product = changed(merging.decide_fetched(NOTHING, ITEM, answer, ASKED_AT))
     assert (product.zoho_last_modified_at, product.content.price) == (None, None)
     # Any body with a time is newer than one without.
     product = changed(merging.decide_change(known(product), ITEM, body(0, without=["brand"])))
     assert product.zoho_last_modified_at == START
     assert product.content == body(0).content
-    after = changed(merging.decide_fetched(known(row(body(0))), ITEM, body(without=["last_modified_time"], name="Cup")))
+    after = changed(
+        merging.decide_fetched(known(row(body(0))), ITEM, body(without=["last_modified_time"], name="Cup"), ASKED_AT)
+    )
     assert (after.zoho_last_modified_at, after.content.name) == (START, "Cup")
 
 
@@ -325,7 +328,7 @@ def test_a_change_of_a_tombstoned_item_is_checked_with_zoho() -> None:
 def test_zohos_answer_brings_a_tombstoned_item_back() -> None:
     buried = known(replace(row(body(0)), deleted_at=START))
     for answer in (body(0), body(5), body(-5)):
-        decided = merging.decide_fetched(buried, ITEM, answer)
+        decided = merging.decide_fetched(buried, ITEM, answer, ASKED_AT)
         assert isinstance(decided, Write)
         assert decided.outcome == "updated"
         assert decided.product.deleted_at is None
@@ -393,7 +396,7 @@ def test_a_display_twin_does_not_outlive_its_value() -> None:
 
 def test_zohos_answer_of_the_same_second_drops_the_stock_of_an_item_no_longer_tracked() -> None:
     answer = body(0, without=["stock_on_hand"], track_inventory=False)
-    product = changed(merging.decide_fetched(known(row(body(0))), ITEM, answer))
+    product = changed(merging.decide_fetched(known(row(body(0))), ITEM, answer, ASKED_AT))
     assert (product.content.stock_on_hand, product.content.stock_quantity) == (None, None)
 
 
@@ -436,7 +439,7 @@ def test_zohos_answer_wins_on_the_day_of_a_bare_date(row_at: str, answer_at: str
         return
     product = row(body(last_modified_time=row_at))
     answer = body(last_modified_time=answer_at, name="Cup")
-    after = changed(merging.decide_fetched(known(product), ITEM, answer))
+    after = changed(merging.decide_fetched(known(product), ITEM, answer, ASKED_AT))
     assert after.content.name == "Cup"
     if answer_at != DAY:
         # Now the hour is known, and the next change of that day is in order.

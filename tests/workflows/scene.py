@@ -14,7 +14,10 @@ from processors.errors import PublishFailed
 from processors.store.database import Pool, Row, encode_json, only_row
 from processors.workflows import item_events
 from processors.workflows.item_events import Workshop
+from processors.workflows.paging import Pace
+from processors.workflows.reconciliation import Reconciler, Zoho
 from processors.zoho import items
+from processors.zoho.listing import ListedPage
 
 ITEM = "4100000000000012345"
 DEADLINE = 20.0
@@ -56,7 +59,13 @@ class FakeZoho:
         self.answers: dict[str, Answer] = {}
         self.calls: list[str] = []
 
-    def item(self, item_id: str) -> items.Fields | None:
+    def items_by_id(self, item_ids: Sequence[str], *, run_id: int) -> dict[str, items.Fields] | None:
+        raise AssertionError("this Zoho answers for one item at a time")
+
+    def item_page(self, **_asked: Any) -> ListedPage:
+        raise AssertionError("this Zoho has no list")
+
+    def item(self, item_id: str, *, run_id: int | None = None) -> items.Fields | None:
         self.calls.append(item_id)
         answer = self.answers[item_id]
         if isinstance(answer, Exception):
@@ -86,6 +95,10 @@ class Scene:
         self.publisher = FakePublisher()
         self.shop = Workshop(pool, self.zoho, self.publisher, "worker:test")
         self._numbers = itertools.count()
+
+    def reconciler(self, zoho: Zoho | None = None, *, guard_percent: int = 5) -> Reconciler:
+        """Return what works on runs, with another Zoho than the one that answers for single items."""
+        return Reconciler(self.pool, zoho or self.zoho, "worker:test", Pace(72, 3), Decimal(guard_percent))
 
     def execute(self, statement: str, **parameters: Any) -> list[Row]:
         with self.pool.connection() as connection:

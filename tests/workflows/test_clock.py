@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 
 import psycopg
@@ -15,6 +14,7 @@ from processors.messaging.messages import Publisher
 from processors.runtime import clock
 from processors.runtime.clock import Job
 from processors.runtime.local import LocalRedis
+from processors.settings import Settings
 from processors.store import database, timetable
 from processors.store.database import Pool
 from tests.workflows.scene import DEADLINE, Scene, fields, run_together, thin
@@ -134,9 +134,9 @@ def test_the_timetable_relays_to_both_queues_and_two_clocks_double_nothing(
         scene.apply(needing)
         scene.changed(fields())
         scene.execute("UPDATE events SET claimable_at = claimable_at - interval '1 minute'")
-        look_twice: Callable[[], None] = lambda: look(scene.pool, clock.jobs(scene.pool, publisher), times=2)  # noqa: E731
-        run_together([look_twice] * 2)
-        assert publisher.queue_sizes() == {"events": 1, "fetches": 1}
+        jobs = clock.jobs(scene.pool, publisher, Settings.load(environ={}))
+        run_together([lambda: look(scene.pool, jobs, times=2)] * 2)
+        assert publisher.queue_sizes() == {"events": 1, "fetches": 1, "runs": 0}
     finally:
         broker.close()
 

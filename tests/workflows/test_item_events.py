@@ -13,6 +13,7 @@ import pytest
 
 from processors.errors import BudgetSpent, ItemUnusable, NotConnected, ZohoRefused, ZohoUnavailable
 from processors.runtime import actors
+from processors.runtime.actors import Tools
 from processors.store import inbox, settlement
 from processors.workflows import item_events
 from processors.workflows.item_events import Workshop
@@ -595,7 +596,7 @@ def test_a_suspect_is_worked_on_alone(scene: Scene, monkeypatch: pytest.MonkeyPa
     batches: list[list[int]] = []
     settle = settlement.settle
 
-    def noting(connection: Any, decisions: Any) -> set[int]:
+    def noting(connection: Any, decisions: Any) -> set[str]:
         batches.append([verdict.event.id for decision in decisions for verdict in decision.verdicts])
         return settle(connection, decisions)
 
@@ -607,7 +608,7 @@ def test_a_suspect_is_worked_on_alone(scene: Scene, monkeypatch: pytest.MonkeyPa
 def test_running_an_actor_twice_changes_nothing(scene: Scene) -> None:
     event_ids = [scene.changed(fields(0)), scene.changed(fields(1)), scene.deleted(OTHER), scene.changed(thin(OTHER))]
     scene.zoho.answers = {OTHER: fields(0, OTHER)}
-    actors.open_workshop(scene.shop)
+    actors.provide(Tools(scene.shop, scene.reconciler()))
     for actor in (actors.apply_events, actors.fetch_items):
         actor.fn(event_ids)
     before = scene.state()
