@@ -203,8 +203,11 @@ ALTER TABLE product_changes
 CREATE INDEX IF NOT EXISTS product_changes_item ON product_changes (item_id, id);
 -- What a run changed.
 CREATE INDEX IF NOT EXISTS product_changes_run ON product_changes (run_id, id) WHERE run_id IS NOT NULL;
--- What changed lately: freshness, and what was changed since a certificate.
-CREATE INDEX IF NOT EXISTS product_changes_changed_at ON product_changes (changed_at);
+-- What changed lately: freshness. Without what a first run loads, which may be a million rows.
+CREATE INDEX IF NOT EXISTS product_changes_changed_at ON product_changes (changed_at)
+    WHERE cause IS DISTINCT FROM 'first_load';
+-- What may turn out to have been late only.
+CREATE INDEX IF NOT EXISTS product_changes_undelivered ON product_changes (changed_at) WHERE cause = 'no_delivery';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- reconciliation_runs: one comparison with Zoho's own list; all of it (full), or what was modified lately (recent).

@@ -31,10 +31,10 @@ from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.runtime.signals import Stop, StopSignal
 from processors.store import database
-from processors.store.database import AWAY, Pool
+from processors.store.database import AWAY, Connection, Pool
 from processors.store.products import Changes
 from processors.workflows import insights
-from processors.workflows.insights import AppliedChange, Overview
+from processors.workflows.insights import AppliedChange, Overview, RunReport
 
 _EDITS_PER_SECOND = 2.0
 _HESITATION_SECONDS = 4.0
@@ -68,6 +68,8 @@ def run(*, items: int, port: int, console: Console, as_json: bool) -> int:
         zoho = simulator.Zoho(simulator.Catalogue.generate(items))
         zoho_url = stack.enter_context(simulator.serve(zoho))
         env = environment(database_url, redis.url, zoho_url, port)
+        # Every minute, so that one sees it find what a webhook missed.
+        env["RECONCILE_RECENT_CRON"] = "* * * * *"
         procfile.release(env)
         console.print("Starting web, worker and clock from the Procfile …")
         log_path = directory / "processes.log"
@@ -81,7 +83,7 @@ def run(*, items: int, port: int, console: Console, as_json: bool) -> int:
         pool = stack.enter_context(database.sync_pool(database_url, size=1, name="demo"))
         _print_addresses(console, web_url, zoho_url, database_url, log_path, items)
         zoho.deliveries.base_url = web_url
-        with _life(zoho, stop):
+        with _life(zoho):
             show = _show_as_json if as_json else partial(_show, console)
             code = _watch(pool, zoho, processes, stop, show)
         if code:
@@ -127,17 +129,11 @@ def _wait_until_ready(web_url: str, processes: subprocess.Popen[bytes], stop: St
 
 
 @contextmanager
-def _life(zoho: simulator.Zoho, stop: Stop) -> Iterator[None]:
-    """Announce the whole catalogue once, as after a first import; then let the shop work."""
-
-    def announce() -> None:
-        for item in zoho.catalogue.all():
-            if stop.is_set():
-                return
-            zoho.deliveries.fire(simulator.ItemEvent.CREATED, item)
-
-    # Zoho promises neither order nor a single delivery, so the demo has its share of both.
+def _life(zoho: simulator.Zoho) -> Iterator[None]:
+    """Let the shop work, and its webhooks misbehave."""
+    # Zoho promises neither order nor a single delivery, nor any at all, so the demo has its share of each.
     zoho.deliveries.disturb(
+        simulator.DeliveryFault("dropped", share=0.05),
         simulator.DeliveryFault("repeated", share=0.08),
         simulator.DeliveryFault("reordered", share=0.08, delay=timedelta(seconds=1.5)),
     )
@@ -153,14 +149,12 @@ def _life(zoho: simulator.Zoho, stop: Stop) -> Iterator[None]:
                     zoho.catalogue.edit(item.item_id, rate=item.rate + step)
 
     is_over = threading.Event()
-    threads = [threading.Thread(target=work, daemon=True) for work in (announce, hesitate)]
-    for thread in threads:
-        thread.start()
+    thread = threading.Thread(target=hesitate, daemon=True)
+    thread.start()
     with simulator.Editor(zoho.catalogue, seed=7).at_work(per_second=_EDITS_PER_SECOND):
         yield
     is_over.set()
-    for thread in threads:
-        thread.join()
+    thread.join()
 
 
 def _watch(
@@ -168,10 +162,10 @@ def _watch(
     zoho: simulator.Zoho,
     processes: subprocess.Popen[bytes],
     stop: Stop,
-    show: Callable[[list[AppliedChange], str | None], None],
+    show: Callable[[list[AppliedChange], list[str]], None],
 ) -> int:
     """Show changes as they are applied, and a summary now and then; return 1 if the processes ended by themselves."""
-    last_change, next_summary = 0, time.monotonic() + 1
+    last_change, last_run, next_summary = 0, 0, time.monotonic() + 1
     while not stop.wait(_LOOK_SECONDS):
         if processes.poll() is not None:
             return 1
@@ -179,26 +173,44 @@ def _watch(
             with pool.connection() as connection:
                 changes = insights.changes_after(connection, last_change, most=1_000)
                 overview = insights.overview(connection) if time.monotonic() >= next_summary else None
+                ended = [report for report in _reports(connection, last_run) if report.run.state != "running"]
         except AWAY as error:
             _log.warning("postgres.lost", error=str(error))
             continue
-        show(changes, _summary(overview, zoho) if overview else None)
+        told = [*(_told_run(report) for report in ended), *([_summary(overview, zoho)] if overview else [])]
+        show(changes, told)
+        last_run = max([last_run, *(report.run.id for report in ended)])
         last_change = changes[-1].id if changes else last_change
         if overview:
             next_summary = time.monotonic() + _SUMMARY_SECONDS
     return 0
 
 
-def _show(console: Console, changes: list[AppliedChange], summary: str | None) -> None:
+def _reports(connection: Connection, after: int) -> list[RunReport]:
+    found = [run for run in insights.latest_runs(connection, most=5) if run.id > after]
+    reports = [insights.run_report(connection, run.id, most=0) for run in reversed(found)]
+    return [report for report in reports if report is not None]
+
+
+def _told_run(report: RunReport) -> str:
+    run = report.run
+    loaded = f", loaded {run.created:,}" if run.known_since is None else ""
+    return (
+        f"── {run.kind} run {run.id} {run.state}: {run.api_calls:,} calls, {run.seen:,} items{loaded}, "
+        f"repaired {report.drift:,}"
+    )
+
+
+def _show(console: Console, changes: list[AppliedChange], told: list[str]) -> None:
     for change in changes[:_CHANGES_SHOWN]:
         console.print(_change_line(change), overflow="ellipsis", no_wrap=True)
     if len(changes) > _CHANGES_SHOWN:
         console.print(f"          … and {len(changes) - _CHANGES_SHOWN:,} more", style="dim")
-    if summary:
-        console.print(summary, style="bold", highlight=False)
+    for line in told:
+        console.print(line, style="bold", highlight=False)
 
 
-def _show_as_json(changes: list[AppliedChange], _summary: str | None) -> None:
+def _show_as_json(changes: list[AppliedChange], _told: list[str]) -> None:
     for change in changes:
         sys.stdout.write(json.dumps(asdict(change), default=str) + "\n")
     sys.stdout.flush()
@@ -221,12 +233,12 @@ def _print_addresses(
 
 
 def _change_line(change: AppliedChange) -> Text:
-    outcome = change.outcome or change.source
+    outcome = change.outcome or f"{change.source} run"
     lag = f"{change.lag / timedelta(milliseconds=1):5.0f} ms" if change.lag else " " * 8
     line = Text(f"{change.changed_at:%H:%M:%S}  ")
-    line.append(f"{outcome:<10}", _COLOURS.get(outcome, ""))
+    line.append(f"{outcome:<10}", _COLOURS.get(outcome, "magenta"))
     line.append(f" {lag}  {_short(change.name or change.item_id, 22):<22}  ")
-    line.append(_told(change.changes, is_new=outcome == "created"), "dim")
+    line.append(_told(change.changes, is_new=change.changes.get("name", ("",))[0] is None), "dim")
     return line
 
 

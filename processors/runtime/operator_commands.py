@@ -61,6 +61,8 @@ _WEBHOOKS = {
     "quiet": "quiet: there was nothing to deliver",
     "dead": "dead: nothing came, though there was something to deliver",
 }
+# A run goes on by itself after these are mended; nobody should wait for that in a terminal.
+_NEEDS_A_PERSON = frozenset({"NotConnected", "NotAuthorised"})
 _STATE_COLOURS = {"complete": "green", "running": "cyan", "partial": "yellow", "held": "magenta", "failed": "red"}
 
 
@@ -152,14 +154,14 @@ def _find(pool: Pool, run_id: int) -> Run:
 
 
 def _watch(find: Callable[[], Run]) -> Iterator[Run]:
-    """Yield the run each time that it has changed, and at last when it has ended."""
+    """Yield the run each time that it has changed, until it has ended or waits for a person."""
     last = None
     while True:
         run = find()
         seen = (run.state, run.phase, run.pages, run.error, run.api_calls)
         if seen != last:
             yield run
-        if run.state != "running":
+        if run.state != "running" or run.error_class in _NEEDS_A_PERSON:
             return
         last = seen
         time.sleep(_LOOK_SECONDS)

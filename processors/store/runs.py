@@ -139,7 +139,6 @@ class Listed:
 class Prospects:
     """What is known before a run is opened."""
 
-    products: int
     was_full_once: bool
     is_connected: bool
     last_full_state: RunState | None
@@ -177,6 +176,12 @@ def last_complete(connection: Connection) -> dict[RunKind, Run]:
     """Return the last complete run of each kind."""
     runs = [_run_of(row) for row in connection.execute(_queries.last_complete)]
     return {run.kind: run for run in runs}
+
+
+def count_products(connection: Connection) -> int:
+    """Return how many products are live: all of them are read for it."""
+    count: int = only_row(connection.execute(_queries.count_products))["count"]
+    return count
 
 
 def prospects(connection: Connection) -> Prospects:

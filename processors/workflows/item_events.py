@@ -162,14 +162,15 @@ def _decide_item(connection: Connection, item_id: str, current: Current, events:
 
 def _decide_event(event: Event, current: Current, decision: ItemDecision) -> Verdict:
     if event.kind == "deleted":
-        return _take_down(event, merging.decide_deleted(current, event.received_at), decision, ())
+        return _take_down(event, merging.decide_deleted(current, event.received_at), decision)
     _, fields = payloads.read_item(event.body, event.content_type, event.query_string)
     body = items.read_body(fields)
-    return _take_down(event, merging.decide_change(current, event.item_id, body), decision, body.notes)
+    return _take_down(event, merging.decide_change(current, event.item_id, body), decision, body)
 
 
-def _take_down(event: Event, decided: Decision, decision: ItemDecision, notes: Sequence[str]) -> Verdict:
-    """Add one event's decision to its item's."""
+def _take_down(event: Event, decided: Decision, decision: ItemDecision, body: items.Body | None = None) -> Verdict:
+    """Add one event's decision to its item's; `body` is what it was decided by, unless that was a deletion."""
+    notes = body.notes if body else ()
     match decided:
         case FetchNeeded(reason):
             return Verdict(event, None, reason, notes)
@@ -178,8 +179,8 @@ def _take_down(event: Event, decided: Decision, decision: ItemDecision, notes: S
         case Write(outcome, product, changes):
             decision.product = product
             if changes:
-                modified_at = None if product.deleted_at else product.zoho_last_modified_at
-                decision.changes.append(Change("webhook", changes, modified_at, event_id=event.id))
+                change = Change("webhook", changes, body and body.modified_at, event_id=event.id)
+                decision.changes.append(change)
             return Verdict(event, outcome, None, notes)
 
 
@@ -272,27 +273,27 @@ def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: 
     return None
 
 
-def _ask_zoho(shop: Workshop, item_id: str) -> Callable[[Current], tuple[Settled | Write, Sequence[str]]]:
+def _ask_zoho(shop: Workshop, item_id: str) -> Callable[[Current], tuple[Settled | Write, items.Body | None]]:
     """Call Zoho and return how its answer decides."""
     asked_at = datetime.now(UTC)
     fields = shop.zoho.item(item_id)
     if fields is None:
         answered_at = datetime.now(UTC)
-        return lambda current: (merging.decide_absent(current, answered_at), ())
+        return lambda current: (merging.decide_absent(current, answered_at), None)
     body = items.read_body({**fields, "item_id": item_id})
-    return lambda current: (merging.decide_fetched(current, item_id, body, asked_at), body.notes)
+    return lambda current: (merging.decide_fetched(current, item_id, body, asked_at), body)
 
 
 def _decide_by_answer(
     decision: ItemDecision,
     events: Sequence[Event],
-    decide: Callable[[Current], tuple[Settled | Write, Sequence[str]]],
+    decide: Callable[[Current], tuple[Settled | Write, items.Body | None]],
 ) -> None:
     """Let one answer decide all events that waited for it; the first of them is what changed the row."""
     current = decision.current
     for event in events:
-        decided, notes = decide(current)
-        decision.verdicts.append(_take_down(event, decided, decision, notes))
+        decided, body = decide(current)
+        decision.verdicts.append(_take_down(event, decided, decision, body))
         if decision.product is not None:
             current = replace(current, product=decision.product)
 

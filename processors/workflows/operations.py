@@ -114,13 +114,11 @@ def _publish(publisher: RunPublisher, run: Run) -> None:
 
 def estimate_run(connection: Connection, kind: RunKind, *, budget: int) -> Estimate:
     """Return what a run will cost; doubts that need calls of their own are not foreseen."""
-    expected = runs.prospects(connection)
     used = api_calls.usage(connection).day
-    if kind == "full":
-        calls = max(1, -(-expected.products // PER_PAGE)) if expected.was_full_once else None
-    else:
-        calls = 1 if expected.was_full_once else None
-    return Estimate(calls, budget, used)
+    if not runs.prospects(connection).was_full_once:
+        return Estimate(None, budget, used)
+    pages = -(-runs.count_products(connection) // PER_PAGE) if kind == "full" else 1
+    return Estimate(max(1, pages), budget, used)
 
 
 def open_scheduled_run(connection: Connection, kind: RunKind) -> None:

@@ -63,6 +63,7 @@ _CHECKED_TOGETHER = 100
 _NEVER_HELD = 10
 _SAMPLE = 5
 _MOST_ROUNDS = 10
+_DAY_IN_ANY_ZONE = timedelta(days=2)
 # What is wrong with the values themselves, and would be the next time.
 _REFUSED = (psycopg.DataError, ProgramLimitExceeded, StatementTooComplex)
 
@@ -238,7 +239,7 @@ class Reconciler:
 
         def is_behind(page: ListedPage) -> bool:
             # Zoho is known to ignore filters silently: what is older than was asked for shows it, and is the end.
-            return is_recent and since is not None and _is_in_order(page) and _oldest(page) < since
+            return is_recent and since is not None and _is_in_order(page) and _is_older(page, since)
 
         return Listing(
             fetch,
@@ -390,8 +391,12 @@ def _is_in_order(page: ListedPage) -> bool:
     return len(known) == len(times) > 0 and all(earlier <= later for later, earlier in pairwise(known))
 
 
-def _oldest(page: ListedPage) -> datetime:
-    return min(item.body.modified_at for item in page.items if item.body and item.body.modified_at)
+def _is_older(page: ListedPage, since: datetime) -> bool:
+    """Tell whether the last item of a page was modified before; a bare date may be a day of any zone."""
+    body = page.items[-1].body
+    if body is None or body.modified_at is None:
+        return False
+    return body.modified_at + (_DAY_IN_ANY_ZONE if body.is_day_only else timedelta()) < since
 
 
 def _decide_page(

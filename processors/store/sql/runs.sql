@@ -32,10 +32,12 @@ SELECT DISTINCT ON (kind) *
  WHERE state = 'complete'
  ORDER BY kind, started_at DESC;
 
+-- name: count_products
+SELECT count(*) AS count FROM products WHERE deleted_at IS NULL;
+
 -- name: prospects
--- What a run of each kind has to expect, and whether a first one is due.
-SELECT (SELECT count(*) FROM products WHERE deleted_at IS NULL) AS products,
-       EXISTS (SELECT FROM reconciliation_runs WHERE kind = 'full' AND state = 'complete') AS was_full_once,
+-- Whether a run makes sense, and whether one is due. A clock asks every few seconds.
+SELECT EXISTS (SELECT FROM reconciliation_runs WHERE kind = 'full' AND state = 'complete') AS was_full_once,
        (SELECT refresh_token IS NOT NULL FROM zoho_connection) AS is_connected,
        (SELECT state FROM reconciliation_runs WHERE kind = 'full' ORDER BY id DESC LIMIT 1) AS last_full_state,
        (SELECT error_class FROM reconciliation_runs WHERE kind = 'full' ORDER BY id DESC LIMIT 1)
