@@ -179,7 +179,7 @@ def _take_down(event: Event, decided: Decision, decision: ItemDecision, body: it
         case Write(outcome, product, changes):
             decision.product = product
             if changes:
-                change = Change("webhook", changes, body and body.modified_at, event_id=event.id)
+                change = Change("webhook", changes, body.modified_at if body else None, event_id=event.id)
                 decision.changes.append(change)
             return Verdict(event, outcome, None, notes)
 
