@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts format bench requirements clean
+.PHONY: help demo test check lint types contracts format bench bench-soak chaos requirements clean
 
 help:  ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 …"; exit 1; }
@@ -42,6 +42,12 @@ format: $(READY)  ## Put the code into its form
 
 bench: $(READY)  ## Speed, as ratios against floors measured in the same run; a few minutes
 	@$(BIN)/python -m tests.benchmarks
+
+bench-soak: $(READY)  ## How reconciliation grows with the catalogue, up to 100,000 items; a few minutes
+	@$(BIN)/python -m tests.benchmarks --soak
+
+chaos: $(READY)  ## Kill, flush, stop and freeze every part under a stream of webhooks, and count what is lost; a few minutes
+	@$(BIN)/python -m tests.chaos
 
 requirements: $(READY)  ## Pin all dependencies anew, with hashes, for every Python from 3.11
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" pyproject.toml -o requirements.txt

@@ -1,4 +1,4 @@
-"""`make bench`: all subjects, one after the other, on servers and processes of its own."""
+"""`make bench`: all subjects, one after the other, on servers and processes of its own. `make bench-soak`: growth."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ import os
 import platform
 import signal
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
 from rich.console import Console
 
-from tests.benchmarks import accepts, backlog, latency, report, starting
-from tests.benchmarks.scale import FULL, QUICK
-from tests.benchmarks.system import system
+from tests.benchmarks import accepts, backlog, latency, report, starting, sweep
+from tests.benchmarks.report import Subject
+from tests.benchmarks.scale import FULL, MILLION, QUICK, SOAK, Scale
+from tests.benchmarks.system import System, system
 
-_LONGEST_SECONDS = 240
+_LONGEST_SECONDS = 300
+_LONGEST_SOAK_SECONDS = 3_600
+
+# Full runs are a subject of their own: in the others the clock opens none.
+_NO_RUNS = """
+INSERT INTO jobs (name, slot)
+SELECT name, 'infinity'
+  FROM unnest('{reconcile-full,reconcile-recent,reconcile-again}'::text[]) AS job (name)
+"""
 
 
 def main() -> None:
@@ -26,36 +36,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write everything measured to this file")
     parser.add_argument("--quick", action="store_true", help="a smoke run of half a minute; its figures mean nothing")
+    parser.add_argument("--soak", action="store_true", help="how full runs grow with the list, up to 100,000 items")
+    parser.add_argument("--million", action="store_true", help="with --soak: a million too; 10 minutes more")
     arguments = parser.parse_args()
+    if arguments.million and not arguments.soak:
+        parser.error("--million goes with --soak")
     # Whatever ends this program, it ends its processes first.
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, lambda received, _: sys.exit(f"ended by {signal.Signals(received).name}"))
-    signal.alarm(_LONGEST_SECONDS)
+    signal.alarm(_LONGEST_SOAK_SECONDS if arguments.soak else _LONGEST_SECONDS)
     scale, began = (QUICK if arguments.quick else FULL), monotonic()
+    sizes = (SOAK | MILLION if arguments.million else SOAK) if arguments.soak else {}
     console = Console(width=report.WIDTH)
     subjects = []
     with system() as under_test:
+        under_test.execute(_NO_RUNS)
         server = under_test.execute("SHOW server_version")
         about = {
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "rounds": scale.rounds,
+            "rounds": sizes or scale.rounds,
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "postgres": server and server[0],
         }
+        rounds = "/".join(map(str, sizes.values())) if sizes else scale.rounds
         console.print(
-            f"{about['cores']} cores, Python {about['python']}, Postgres {about['postgres']}; {scale.rounds} rounds, "
+            f"{about['cores']} cores, Python {about['python']}, Postgres {about['postgres']}; {rounds} rounds, "
             "turn and turn about; medians, with least–most below\n",
             highlight=False,
+            soft_wrap=True,
         )
-        for module in (accepts, latency, backlog, starting):
-            for subject in module.measure(under_test, scale):
-                report.show(console, subject)
-                subjects.append(subject)
+        for subject in sweep.soak(under_test, sizes) if sizes else _measured(under_test, scale):
+            report.show(console, subject)
+            subjects.append(subject)
     console.print(f"{monotonic() - began:.0f} s", highlight=False)
     if arguments.json:
         written = about | {"subjects": [report.as_json(subject) for subject in subjects]}
         arguments.json.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _measured(under_test: System, scale: Scale) -> Iterator[Subject]:
+    for module in (accepts, latency, backlog, sweep, starting):
+        yield from module.measure(under_test, scale)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 100
+WIDTH = 104
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class Scale:
     idle_posts: int
     backlog_events: int
     backlog_items: int
+    sweep_items: int
     starts: int
 
 
@@ -31,6 +32,7 @@ FULL = Scale(
     idle_posts=5,
     backlog_events=20_000,
     backlog_items=5_000,
+    sweep_items=5_000,
     starts=3,
 )
 QUICK = Scale(
@@ -43,5 +45,10 @@ QUICK = Scale(
     idle_posts=2,
     backlog_events=2_000,
     backlog_items=500,
+    sweep_items=1_000,
     starts=1,
 )
+
+SOAK = {1_000: 5, 100_000: 3}
+"""Rounds by the number of items."""
+MILLION = {1_000_000: 1}

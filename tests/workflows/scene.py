@@ -59,13 +59,13 @@ class FakeZoho:
         self.answers: dict[str, Answer] = {}
         self.calls: list[str] = []
 
-    def items_by_id(self, item_ids: Sequence[str], *, run_id: int) -> dict[str, items.Fields] | None:
+    def items_by_id(self, *_item_ids: Any, **_run: Any) -> dict[str, items.Fields] | None:
         raise AssertionError("this Zoho answers for one item at a time")
 
     def item_page(self, **_asked: Any) -> ListedPage:
         raise AssertionError("this Zoho has no list")
 
-    def item(self, item_id: str, *, run_id: int | None = None) -> items.Fields | None:
+    def item(self, item_id: str, **_run: Any) -> items.Fields | None:
         self.calls.append(item_id)
         answer = self.answers[item_id]
         if isinstance(answer, Exception):
