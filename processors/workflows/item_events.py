@@ -24,7 +24,7 @@ from processors.errors import BodyUnreadable, MustWait, PermanentError, PublishF
 from processors.store import inbox, settlement
 from processors.store.database import AWAY, TOO_LARGE, Connection, Pool
 from processors.store.inbox import Event
-from processors.store.products import Change, Current
+from processors.store.products import Change, Current, Source
 from processors.store.settlement import ItemDecision, Verdict
 from processors.workflows import merging
 from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
@@ -179,7 +179,8 @@ def _take_down(event: Event, decided: Decision, decision: ItemDecision, body: it
         case Write(outcome, product, changes):
             decision.product = product
             if changes:
-                change = Change("webhook", changes, body and body.modified_at, event_id=event.id)
+                source: Source = "webhook" if event.replay_id is None else "replay"
+                change = Change(source, changes, body.modified_at if body else None, event_id=event.id)
                 decision.changes.append(change)
             return Verdict(event, outcome, None, notes)
 

@@ -1,0 +1,118 @@
+"""What the commands share: a database or a clear word, and output for people or in JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import getpass
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import click
+import psycopg
+from rich.console import Console
+
+from processors.errors import MirrorError
+from processors.settings import Settings
+from processors.store import database
+from processors.store.database import AWAY, Pool
+from processors.store.products import Changes
+
+_CONNECTIONS = 6
+_WIDTH_OF_A_FILE = 160
+
+
+class Refused(click.ClickException):
+    """What was asked for cannot be done; the text says why. Exit code 1."""
+
+    def show(self, file: object = None) -> None:
+        """Say it without click's "Error:"."""
+        del file
+        click.echo(self.message, err=True)
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[Pool]:
+    """Give a pool, and turn what keeps a command from being done into one line."""
+    try:
+        with database.sync_pool(settings.database_url or "", size=_CONNECTIONS, name="cli") as pool:
+            pool.wait(timeout=database.CONNECT_TIMEOUT_SECONDS)
+            yield pool
+    except psycopg.errors.UndefinedTable:
+        message = "the database has no tables yet; run: python -m processors migrate"
+        raise Refused(message) from None
+    except AWAY as error:
+        message = f"Postgres does not answer: {str(error).strip() or type(error).__name__}"
+        raise Refused(message) from None
+    except MirrorError as error:
+        raise Refused(str(error)) from None
+
+
+def console() -> Console:
+    """Return where tables go: a terminal as wide as it is, a file as wide as tables need."""
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+
+
+def changes_line(changed: Mapping[str, object] | Changes) -> str:
+    """Say what changed in a line."""
+    shown = []
+    for column, pair in changed.items():
+        old, new = pair if isinstance(pair, list | tuple) else (None, pair)
+        if column == "deleted_at":
+            shown.append("deleted" if new else "back again")
+        elif column != "stock_quantity" or "stock_on_hand" not in changed:
+            shown.append(f"{column} {short(old)} → {short(new)}")
+    return ", ".join(shown) or "no column"
+
+
+def short(value: object) -> str:
+    """Say a value in little room."""
+    text = "–" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:23]}…"  # noqa: PLR2004 - what a column has room for
+
+
+def span(length: timedelta) -> str:
+    """Say a length of time in one unit."""
+    seconds = length.total_seconds()
+    if abs(seconds) < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
+        if abs(seconds) < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def ago(at: datetime | None, now: datetime) -> str:
+    """Say how long ago something was."""
+    return f"{span(now - at)} ago" if at else "never"
+
+
+def operator_name() -> str:
+    """Say who gives this order: the account of this machine."""
+    return f"cli:{getpass.getuser()}"
+
+
+def plain_fields(row: object) -> dict[str, object]:
+    """Return a dataclass's fields, as they are."""
+    assert dataclasses.is_dataclass(row)
+    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+
+
+def plain(value: object) -> object:
+    """Return what JSON has a form for: durations in seconds, numbers of the database as text."""
+    match value:
+        case datetime():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case Decimal():
+            return str(value)
+    return plain_fields(value) if dataclasses.is_dataclass(value) else str(value)
+
+
+def echo_json(value: object) -> None:
+    """Say something as a line of JSON."""
+    click.echo(json.dumps(plain(value) if dataclasses.is_dataclass(value) else value, default=plain))
