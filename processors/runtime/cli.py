@@ -285,7 +285,7 @@ def events(context: click.Context, /, **asked: Any) -> None:  # noqa: ANN401 - c
 
 
 @_with_settings(_DATABASE, process="cli", is_quiet=True)
-def _list_events(settings: Settings, *, most: int, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
+def _list_events(settings: Settings, /, *, most: int, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
     from processors.workflows.insights import EventQuery  # noqa: PLC0415
 
     query = EventQuery(**{**asked, "since": _in_utc(asked["since"]), "until": _in_utc(asked["until"])})
@@ -328,6 +328,7 @@ def _chosen(event_ids: tuple[int, ...], asked: dict[str, Any]) -> EventFilter:
 @_with_settings(_DATABASE, _REDIS, process="cli", is_quiet=True)
 def replay(
     settings: Settings,
+    /,
     event_ids: tuple[int, ...],
     *,
     reason: str,
@@ -389,6 +390,7 @@ def cancel_replay(settings: Settings, replay_id: int, *, as_json: bool) -> None:
 @_with_settings(_DATABASE, process="cli", is_quiet=True)
 def discard(
     settings: Settings,
+    /,
     event_ids: tuple[int, ...],
     *,
     reason: str,

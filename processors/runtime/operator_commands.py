@@ -380,7 +380,7 @@ def _print_status(out: Console, overview: Overview, settings: Settings) -> None:
     )
     for lane in overview.freshness:
         if lane.changes and lane.p50 is not None and lane.p95 is not None and lane.p99 is not None:
-            spans = " / ".join(span(span) for span in (lane.p50, lane.p95, lane.p99))
+            spans = " / ".join(span(length) for length in (lane.p50, lane.p95, lane.p99))
             table.add_row(f"fresh by {lane.lane}", f"{spans} (p50/p95/p99 of {lane.changes:,} changes)")
     table.add_row(
         "calls to Zoho",

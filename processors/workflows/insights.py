@@ -339,11 +339,17 @@ def event_detail(connection: Connection, event_id: int) -> EventDetail | None:
     attempts = [Attempt(**each) for each in connection.execute(_queries.attempts_of, {"event_id": event_id})]
     # The attempt that finished the event, or is at work on it, is in the event's own row.
     if row["attempts"] and row["attempts"] not in {each.attempt for each in attempts}:
-        attempts.append(
-            Attempt(
-                row["attempts"], row["claimed_by"], row["claimed_at"], row["processed_at"], row["outcome"], *[None] * 3
-            )
+        last = Attempt(
+            attempt=row["attempts"],
+            worker=row["claimed_by"],
+            started_at=row["claimed_at"],
+            ended_at=row["processed_at"],
+            outcome=row["outcome"],
+            error_class=None,
+            error=None,
+            error_at=None,
         )
+        attempts.append(last)
     del row["claimed_by"], row["claimed_at"]
     return EventDetail(**{**row, "attempts": attempts, "body": bytes(row["body"]).decode("utf-8", "replace")})
 

@@ -1,7 +1,7 @@
 """Sends events again at a person's request: all that match, a few each second, on record, and first as a rehearsal.
 
-A replayed event goes the way of any other, from the beginning: the same decision, by the time of its values alone. So an
-old one never puts a row back, and one that has nothing new says so.
+A replayed event goes the way of any other, from the beginning: the same decision, by the time of its values alone. So
+an old one never puts a row back, and one that has nothing new says so.
 """
 
 from __future__ import annotations

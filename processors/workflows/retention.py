@@ -13,7 +13,7 @@ BODIES_KEPT = timedelta(days=30)
 """A finished event can be replayed, and its body read, for so long."""
 
 EVENTS_KEPT = timedelta(days=180)
-"""An item's timeline goes back so far. What says that an item is gone is kept for good: a late change is judged by it."""
+"""An item's timeline goes back so far. What says that an item is gone is kept for good: changes are judged by it."""
 
 # In one statement; what is left after so many rounds waits for the next slot: nothing else has to wait for long.
 _MOST = 5_000

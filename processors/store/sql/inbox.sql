@@ -145,7 +145,7 @@ WITH failed AS (
  RETURNING id, attempts, claimed_by, claimed_at, state
 ), noted AS (
     INSERT INTO event_attempts (event_id, attempt, worker, started_at, error_class, error, error_at, is_wait)
-    SELECT id, attempts, claimed_by, claimed_at, %(error_class)s, %(error)s, %(error_at)s, NOT %(counts)s::boolean
+    SELECT id, attempts, claimed_by, claimed_at, %(error_class)s, %(error)s, %(error_at)s, %(counts)s::integer = 0
       FROM failed
         ON CONFLICT (event_id, error_class) WHERE is_wait DO UPDATE
        SET attempt = excluded.attempt, worker = excluded.worker, ended_at = excluded.ended_at, error = excluded.error,
