@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
 from processors.runtime.output import (
     Refused,
     changes_line,
+    columns,
     console,
     echo_json,
     opened,
@@ -52,12 +52,8 @@ def list_events(settings: Settings, query: EventQuery, *, most: int, as_json: bo
     elif not found:
         click.echo("No event matches.")
     else:
-        table = Table(box=None, pad_edge=False)
-        for name in ("event", "received (UTC)", "kind", "item", "state", "outcome"):
-            table.add_column(name, no_wrap=True)
-        table.add_column("why", overflow="ellipsis", no_wrap=True)
-        for event in found:
-            table.add_row(
+        rows = [
+            (
                 str(event.id),
                 f"{event.received_at:%m-%d %H:%M:%S}",
                 event.kind,
@@ -66,6 +62,11 @@ def list_events(settings: Settings, query: EventQuery, *, most: int, as_json: bo
                 event.outcome or "",
                 event.error or "",
             )
+            for event in found
+        ]
+        table = columns(
+            rows, event="right", received="left", kind="left", item="left", state="left", outcome="left", why="left"
+        )
         console().print(table)
 
 

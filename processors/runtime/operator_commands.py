@@ -23,6 +23,7 @@ from processors.runtime.output import (
     Refused,
     ago,
     changes_line,
+    columns,
     console,
     echo_json,
     opened,
@@ -247,21 +248,31 @@ def list_runs(settings: Settings, *, most: int, as_json: bool) -> None:
     if not found:
         click.echo("No run yet. The clock starts the first one as soon as Zoho is connected; or: reconcile")
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "kind", "state", "started (UTC)", "took"):
-        table.add_column(name, no_wrap=True)
-    for name in ("pages", "calls", "seen", "new", "upd.", "del.", "failed"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for run in found:
-        counts = (run.pages, run.api_calls, run.seen, run.created, run.updated, run.deleted, run.failed)
-        table.add_row(
+    rows = [
+        (
             str(run.id),
             run.kind,
             Text(run.state, _STATE_COLOURS[run.state]),
-            f"{run.started_at:%m-%d %H:%M:%S}",
+            f"{run.started_at:%m-%d %H:%M}",
             span(run.finished_at - run.started_at) if run.finished_at else "",
-            *(f"{count:,}" for count in counts),
+            *(f"{count:,}" for count in (run.api_calls, run.seen, run.created, run.updated, run.deleted, run.failed)),
         )
+        for run in found
+    ]
+    table = columns(
+        rows,
+        run="right",
+        kind="left",
+        state="left",
+        started="left",
+        took="right",
+        calls="right",
+        seen="right",
+        new="right",
+        changed="right",
+        gone="right",
+        failed="right",
+    )
     console().print(table)
 
 

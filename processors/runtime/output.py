@@ -7,13 +7,15 @@ import dataclasses
 import getpass
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import click
 import psycopg
-from rich.console import Console
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
 
 from processors.errors import MirrorError
 from processors.settings import Settings
@@ -54,6 +56,24 @@ def opened(settings: Settings) -> Iterator[Pool]:
 def console() -> Console:
     """Return where tables go: a terminal as wide as it is, a file as wide as tables need."""
     return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+
+
+def columns(rows: Sequence[Sequence[str | Text]], **names: JustifyMethod) -> Table:
+    """Return a table whose columns keep their width; only the last one gives way where there is little room."""
+    table = Table(box=None, pad_edge=False)
+    for position, (name, justify) in enumerate(names.items()):
+        is_last = position == len(names) - 1
+        widest = max([len(name), *(len(row[position]) for row in rows)])
+        table.add_column(
+            name.replace("_", " "),
+            justify=justify,
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=None if is_last else widest,
+        )
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def changes_line(changed: Mapping[str, object] | Changes) -> str:

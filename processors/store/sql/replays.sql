@@ -38,7 +38,7 @@ SELECT * FROM replays ORDER BY id DESC LIMIT %(most)s;
 SELECT replay_events.replay_id, events.id, events.item_id, events.body, events.content_type, events.query_string
   FROM replay_events
   JOIN events ON events.id = event_id
- WHERE replay_id = %(replay_id)s
+ WHERE replay_events.replay_id = %(replay_id)s
    AND sent_at IS NULL
  ORDER BY event_id
  LIMIT %(most)s
