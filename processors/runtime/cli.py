@@ -37,7 +37,7 @@ def _with_settings(
 ) -> Callable[[Callable[Concatenate[Settings, P], None]], Callable[P, None]]:
     """Give a command its settings; a wrong one ends it with exit code 2 and a line for each.
 
-    `is_quiet`: what it says is its output, and the log, on standard error, holds only errors.
+    `is_quiet`: what it says is its output, also of errors; the log, on standard error, is for what nobody foresaw.
     """
 
     def decorate(command: Callable[Concatenate[Settings, P], None]) -> Callable[P, None]:
@@ -48,10 +48,15 @@ def _with_settings(
             except ConfigurationError as error:
                 _stop(str(error), 2)
             if is_quiet:
-                logs.configure(settings.log_format, "error", process=process, stream=sys.stderr)
+                logs.configure(settings.log_format, "critical", process=process, stream=sys.stderr)
             else:
                 logs.configure(settings.log_format, settings.log_level, process=process)
-            command(settings, *args, **kwargs)
+            try:
+                command(settings, *args, **kwargs)
+            except click.ClickException as error:
+                if kwargs.get("as_json"):
+                    _stop(_as_json(state="failed", error=error.message), error.exit_code)
+                raise
 
         return run
 
@@ -166,8 +171,16 @@ def reconcile(settings: Settings, *, recent: bool, wait: bool, as_json: bool) ->
     _commands().reconcile(settings, kind="recent" if recent else "full", wait=wait, as_json=as_json)
 
 
+def _require_numbers(_context: click.Context, _parameter: click.Parameter, ids: tuple[str, ...]) -> tuple[str, ...]:
+    for each in ids:
+        if not each.isdecimal():
+            message = f"{each!r} is no id: Zoho's number of an item holds digits only"
+            raise click.BadParameter(message)
+    return ids
+
+
 @main.command()
-@click.argument("item_ids", nargs=-1, required=True, metavar="ITEM_ID...")
+@click.argument("item_ids", nargs=-1, required=True, metavar="ITEM_ID...", callback=_require_numbers)
 @_json_option
 @_with_settings(_DATABASE, _ZOHO, process="cli", is_quiet=True)
 def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> None:
@@ -176,7 +189,7 @@ def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> No
 
 
 @main.group(invoke_without_command=True)
-@click.option("--most", default=20, show_default=True, help="How many.")
+@click.option("--most", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @_json_option
 @click.pass_context
 def runs(context: click.Context, *, most: int, as_json: bool) -> None:
@@ -236,7 +249,7 @@ def status(settings: Settings, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("item_id")
-@click.option("--most", default=50, show_default=True, help="How many.")
+@click.option("--most", default=50, show_default=True, type=click.IntRange(min=1), help="How many.")
 @_json_option
 @_with_settings(_DATABASE, process="cli", is_quiet=True)
 def changes(settings: Settings, item_id: str, *, most: int, as_json: bool) -> None:
@@ -275,7 +288,7 @@ def _in_utc(at: datetime | None) -> datetime | None:
 @click.option("--state", type=click.Choice(["recorded", "queued", "processing", "processed", "dead"]))
 @click.option("--outcome", help="With this outcome.")
 @_filter_options
-@click.option("--most", default=20, show_default=True, help="How many.")
+@click.option("--most", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @_json_option
 @click.pass_context
 def events(context: click.Context, /, **asked: Any) -> None:  # noqa: ANN401 - click checks them
@@ -350,7 +363,7 @@ def replay(
 
 
 @main.group(invoke_without_command=True)
-@click.option("--most", default=20, show_default=True, help="How many.")
+@click.option("--most", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @_json_option
 @click.pass_context
 def replays(context: click.Context, *, most: int, as_json: bool) -> None:

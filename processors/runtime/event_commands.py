@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -23,6 +22,7 @@ from processors.runtime.output import (
     opened,
     operator_name,
     plain_fields,
+    say,
     span,
 )
 from processors.settings import Settings
@@ -50,7 +50,7 @@ def list_events(settings: Settings, query: EventQuery, *, most: int, as_json: bo
         for event in found:
             echo_json(event)
     elif not found:
-        click.echo("No event matches.")
+        say("No event matches.")
     else:
         rows = [
             (
@@ -117,13 +117,13 @@ def list_causes(settings: Settings, *, as_json: bool) -> None:
         for cause in causes:
             echo_json(cause)
     elif not causes:
-        click.echo("No event is dead.")
+        say("No event is dead.")
     else:
         for cause in causes:
-            click.echo(f"{cause.count:>7,}  {cause.error_class}: {cause.cause}")
+            say(f"{cause.count:>7,}  {cause.error_class}: {cause.cause}")
             first, last = (f"{at:%Y-%m-%d %H:%M}" for at in (cause.first_received_at, cause.last_received_at))
             where = f", {cause.error_at}" if cause.error_at else ""
-            click.echo(f"         {first} to {last} UTC, such as event {cause.example_id}{where}")
+            say(f"         {first} to {last} UTC, such as event {cause.example_id}{where}")
 
 
 def rehearse(settings: Settings, chosen: EventFilter, *, as_json: bool) -> None:
@@ -135,12 +135,12 @@ def rehearse(settings: Settings, chosen: EventFilter, *, as_json: bool) -> None:
             if as_json:
                 echo_json(rehearsal)
             else:
-                click.echo(_told(rehearsal))
+                say(_told(rehearsal))
     if not as_json:
         counts = ", ".join(
             f"{count:,} {effect}" for effect, count in sorted(effects.items(), key=lambda pair: -pair[1])
         )
-        click.echo(f"A rehearsal of {sum(effects.values()):,} events: {counts}. Nothing was changed.")
+        say(f"A rehearsal of {sum(effects.values()):,} events: {counts}. Nothing was changed.")
 
 
 def _told(rehearsal: Rehearsal) -> str:
@@ -167,10 +167,10 @@ def replay(settings: Settings, chosen: EventFilter, *, reason: str, per_second: 
         for event in events:
             what = event.outcome or event.state or "not sent"
             note = f": {event.note}" if event.note else ""
-            click.echo(f"event {event.event_id}  item {event.item_id or '?'}  {what}{note}")
+            say(f"event {event.event_id}  item {event.item_id or '?'}  {what}{note}")
         if started.total > len(events):
-            click.echo(f"… and {started.total - len(events):,} more")
-        click.echo(f"Replay {started.id}: {_counts(done)}.")
+            say(f"… and {started.total - len(events):,} more")
+        say(f"Replay {started.id}: {_counts(done)}.")
     if done.dead or done.skipped:
         sys.exit(1)
 
@@ -179,7 +179,7 @@ def _say_start(started: Replay, *, as_json: bool) -> None:
     if as_json:
         echo_json({"replay_id": started.id, "total": started.total, "per_second": started.per_second})
     else:
-        click.echo(
+        say(
             f"Replay {started.id}: {started.total:,} events are sent again, {started.per_second:,} a second. "
             f"See: replays show {started.id}; stop it: replays cancel {started.id}"
         )
@@ -252,12 +252,10 @@ def list_replays(settings: Settings, *, most: int, as_json: bool) -> None:
             echo_json({**plain_fields(each), "progress": done})
         else:
             reason = f" ({each.reason})" if each.reason else ""
-            click.echo(
-                f"{each.id:>5}  {each.requested_at:%Y-%m-%d %H:%M} UTC by {each.requested_by}{reason}: {each.state}"
-            )
-            click.echo(f"       {each.total:,} events, {_asked(each)}: {_counts(done)}")
+            say(f"{each.id:>5}  {each.requested_at:%Y-%m-%d %H:%M} UTC by {each.requested_by}{reason}: {each.state}")
+            say(f"       {each.total:,} events, {_asked(each)}: {_counts(done)}")
     if not found and not as_json:
-        click.echo("Nothing was ever replayed.")
+        say("Nothing was ever replayed.")
 
 
 def _asked(each: Replay) -> str:
@@ -279,12 +277,10 @@ def show_replay(settings: Settings, replay_id: int, *, as_json: bool) -> None:
     if as_json:
         echo_json({**plain_fields(found), "progress": done, "events": events})
         return
-    click.echo(f"Replay {found.id}, {found.state}, by {found.requested_by}: {_counts(done)}")
+    say(f"Replay {found.id}, {found.state}, by {found.requested_by}: {_counts(done)}")
     for event in events:
         what = event.outcome or event.state or "not sent, or sent by another replay since"
-        click.echo(
-            f"event {event.event_id}  item {event.item_id or '?'}  {what}{f': {event.note}' if event.note else ''}"
-        )
+        say(f"event {event.event_id}  item {event.item_id or '?'}  {what}{f': {event.note}' if event.note else ''}")
 
 
 def cancel_replay(settings: Settings, replay_id: int, *, as_json: bool) -> None:
@@ -294,7 +290,7 @@ def cancel_replay(settings: Settings, replay_id: int, *, as_json: bool) -> None:
     if as_json:
         echo_json(cancelled)
     else:
-        click.echo(f"Replay {replay_id} is cancelled; what was sent stays sent.")
+        say(f"Replay {replay_id} is cancelled; what was sent stays sent.")
 
 
 def discard(settings: Settings, chosen: EventFilter, *, reason: str, as_json: bool) -> None:
@@ -304,4 +300,4 @@ def discard(settings: Settings, chosen: EventFilter, *, reason: str, as_json: bo
     if as_json:
         echo_json({"discarded": discarded})
     else:
-        click.echo(f"{len(discarded):,} dead events are discarded: they stay, but ask for nobody any more.")
+        say(f"{len(discarded):,} dead events are discarded: they stay, but ask for nobody any more.")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
@@ -25,10 +24,12 @@ from processors.runtime.output import (
     changes_line,
     columns,
     console,
+    counted,
     echo_json,
     opened,
     operator_name,
     plain_fields,
+    say,
     span,
 )
 from processors.runtime.processes import build_reconciler
@@ -98,9 +99,9 @@ def _say_start(started: StartedRun, *, as_json: bool) -> None:
     if as_json:
         echo_json({"run_id": started.run.id, "is_new": started.is_new, "estimate": started.estimate})
     elif started.is_new:
-        click.echo(f"Run {started.run.id} ({started.run.kind}) is queued: {started.estimate}.")
+        say(f"Run {started.run.id} ({started.run.kind}) is queued: {started.estimate}.")
     else:
-        click.echo(f"Run {started.run.id} ({started.run.kind}) is under way already; no second one was started.")
+        say(f"Run {started.run.id} ({started.run.kind}) is under way already; no second one was started.")
 
 
 @contextlib.contextmanager
@@ -159,7 +160,7 @@ def _show_lines(find: Callable[[], Run], started: StartedRun, settings: Settings
     _say_start(started, as_json=False)
     for run in _watch(find):
         if run.state == "running":
-            click.echo(_progress_line(run, settings))
+            say(_progress_line(run, settings))
     return find()
 
 
@@ -168,7 +169,7 @@ def _progress_line(run: Run, settings: Settings) -> str:
         waits = max(run.claimable_at - datetime.now(UTC), timedelta())
         return f"waits {span(waits)}: {run.error}"
     if run.phase == "checking":
-        return f"{run.pages:,} pages read; asking Zoho for items in doubt ({run.suspects:,} no page showed)"
+        return f"{counted(run.pages, 'page')} read; asking Zoho for items in doubt ({run.suspects:,} on no page)"
     pages, left = _expected_pages(run), _seconds_left(run, settings)
     of = f" of about {pages:,}" if pages else ""
     return f"page {run.pages:,}{of}, {run.read_to:,} items" + (
@@ -225,7 +226,7 @@ def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> No
         if as_json:
             echo_json(item)
         else:
-            click.echo(f"{item.item_id}  {_told_of(item)}")
+            say(f"{item.item_id}  {_told_of(item)}")
     if any(item.error for item in fetched):
         sys.exit(1)
 
@@ -246,9 +247,9 @@ def list_runs(settings: Settings, *, most: int, as_json: bool) -> None:
             echo_json(run)
         return
     if not found:
-        click.echo("No run yet. The clock starts the first one as soon as Zoho is connected; or: reconcile")
+        say("No run yet. The clock starts the first one as soon as Zoho is connected; or: reconcile")
         return
-    rows = [
+    rows: list[tuple[str | Text, ...]] = [
         (
             str(run.id),
             run.kind,
@@ -297,7 +298,7 @@ def confirm_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
     if as_json:
         echo_json(run)
     else:
-        click.echo(
+        say(
             f"Run {run.id} goes on: Zoho is asked for each of {run.suspects:,} items (as many calls, if all are gone), "
             "and those that it does not have are tombstoned."
         )
@@ -310,7 +311,7 @@ def discard_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
     if as_json:
         echo_json(run)
     else:
-        click.echo(f"Run {run.id} has ended as partial; its {run.suspects:,} suspects stay as they are.")
+        say(f"Run {run.id} has ended as partial; its {run.suspects:,} suspects stay as they are.")
 
 
 def verify_run(settings: Settings, run_id: int, *, as_json: bool) -> None:
@@ -320,7 +321,7 @@ def verify_run(settings: Settings, run_id: int, *, as_json: bool) -> None:
     if as_json:
         echo_json({"holds": verification.holds, **plain_fields(verification)})
     else:
-        click.echo(_verdict(run_id, verification))
+        say(_verdict(run_id, verification))
     if not verification.holds:
         sys.exit(1)
 
@@ -331,12 +332,17 @@ def _verdict(run_id: int, verification: Verification) -> str:
         f"certificate of run {run_id}, {certificate.certified_at:%Y-%m-%d %H:%M:%S} UTC",
         f"  certified    {certificate.items:,} items, {certificate.hash}",
         f"  recomputed   {now.items:,} items, {now.hash}",
-        f"  since then   {now.changed_since:,} items changed; their history was taken back",
+        f"  since then   {counted(now.changed_since, 'item')} changed, and taken back by history",
     ]
     if verification.holds:
         lines.append("It holds: rows and history lead back to exactly what was certified.")
     else:
         lines.append("It does not hold: rows were altered, removed or added by something other than the mirror.")
+        if now.repaired_since:
+            lines.append(
+                f"Of {counted(now.repaired_since, 'item')} it is known: altered here, and repaired by a run since "
+                "(cause altered_here in runs show); what the rows said before is on no record."
+            )
     if now.altered:
         shown = ", ".join(now.altered_item_ids)
         lines.append(
@@ -355,9 +361,9 @@ def status(settings: Settings, *, as_json: bool) -> None:
     else:
         _print_status(console(), overview, settings)
         for problem in problems:
-            click.echo(f"! {problem.what}\n  -> {problem.do}")
+            say(f"! {problem.what}\n  -> {problem.do}")
         if not problems:
-            click.echo("Nothing needs a person.")
+            say("Nothing needs a person.")
     if problems:
         sys.exit(1)
 
@@ -411,10 +417,10 @@ def changes(settings: Settings, item_id: str, *, most: int, as_json: bool) -> No
         for change in found:
             echo_json(change)
     elif not found:
-        click.echo(f"Nothing was ever changed for item {item_id}: it is not in the mirror, or its id is another.")
+        say(f"Nothing was ever changed for item {item_id}: it is not in the mirror, or its id is another.")
     else:
         for change in found:
-            click.echo(f"{change.changed_at:%Y-%m-%d %H:%M:%S}  {_origin(change):<28}  {changes_line(change.changes)}")
+            say(f"{change.changed_at:%Y-%m-%d %H:%M:%S}  {_origin(change):<28}  {changes_line(change.changes)}")
 
 
 def _origin(change: ItemChange) -> str:
@@ -433,7 +439,8 @@ def _print_run(out: Console, report: RunReport) -> None:
     table.add_column()
     took = f", took {span(run.finished_at - run.started_at)}" if run.finished_at else ""
     table.add_row("started", f"{run.started_at:%Y-%m-%d %H:%M:%S} UTC by {run.trigger}{took}")
-    table.add_row("read", f"{run.seen:,} items on {run.pages:,} pages, with {run.api_calls:,} calls to Zoho")
+    read = f"{counted(run.seen, 'item')} on {counted(run.pages, 'page')}, with {counted(run.api_calls, 'call')} to Zoho"
+    table.add_row("read", read)
     table.add_row(
         "items",
         f"{run.created:,} created, {run.updated:,} updated, {run.unchanged:,} unchanged, {run.deleted:,} deleted, "
@@ -462,7 +469,7 @@ def _print_drift(out: Console, report: RunReport) -> None:
     excused = [count for count in report.causes if count.cause in NOT_DRIFT]
     if report.drift:
         out.print(f"Drift: {report.drift:,} changes that no webhook had made")
-    elif report.run.state != "running":
+    elif report.run.state == "complete":
         out.print("No drift: no webhook was missed.")
     for count in report.causes:
         if count.cause not in NOT_DRIFT:

@@ -39,15 +39,18 @@ class Refused(click.ClickException):
 @contextlib.contextmanager
 def opened(settings: Settings) -> Iterator[Pool]:
     """Give a pool, and turn what keeps a command from being done into one line."""
+    url = settings.database_url or ""
     try:
-        with database.sync_pool(settings.database_url or "", size=_CONNECTIONS, name="cli") as pool:
-            pool.wait(timeout=database.CONNECT_TIMEOUT_SECONDS)
+        # A pool would only say that it did not become ready in time.
+        psycopg.connect(url, connect_timeout=database.CONNECT_TIMEOUT_SECONDS).close()
+        with database.sync_pool(url, size=_CONNECTIONS, name="cli") as pool:
             yield pool
-    except psycopg.errors.UndefinedTable:
-        message = "the database has no tables yet; run: python -m processors migrate"
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction):
+        message = "the database is not up to date; run: python -m processors migrate"
         raise Refused(message) from None
     except AWAY as error:
-        message = f"Postgres does not answer: {str(error).strip() or type(error).__name__}"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        message = f"Postgres does not answer: {reason}"
         raise Refused(message) from None
     except MirrorError as error:
         raise Refused(str(error)) from None
@@ -56,6 +59,16 @@ def opened(settings: Settings) -> Iterator[Pool]:
 def console() -> Console:
     """Return where tables go: a terminal as wide as it is, a file as wide as tables need."""
     return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+
+
+def say(text: str | Text) -> None:
+    """Say something to people: in a terminal in lines that fit it, in a file in lines that can be searched."""
+    console().print(text, highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
+
+
+def counted(count: int, what: str) -> str:
+    """Say how many: `1 page`, `2 pages`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def columns(rows: Sequence[Sequence[str | Text]], **names: JustifyMethod) -> Table:

@@ -380,7 +380,10 @@ class Reconciler:
                     )
                 else:
                     state: RunState = "partial" if now.pages else "failed"
-                    ended = runs.finish(connection, run, state, error=error, webhooks=webhooks)
+                    # That nothing was missed is proven by complete runs only.
+                    ended = runs.finish(
+                        connection, run, state, error=error, webhooks="dead" if webhooks == "dead" else None
+                    )
             causes = drift_store.by_cause(connection, run.id)
         _log_end(ended, causes)
 

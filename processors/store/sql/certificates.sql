@@ -15,7 +15,7 @@ SELECT count(*) AS items,
 -- The same for the moment of a certificate: of what was changed since, the history tells what was there before. A row
 -- that was created since had no name before.
 WITH since AS MATERIALIZED (
-    SELECT id, item_id, changes
+    SELECT id, item_id, changes, cause
       FROM product_changes
      WHERE changed_at > %(certified_at)s
         OR made_in >= pg_snapshot_xmin(%(snapshot)s::pg_snapshot)
@@ -37,7 +37,9 @@ WITH since AS MATERIALIZED (
 SELECT count(*) AS items,
        coalesce(sum(('x' || encode(substr(digest, 1, 8), 'hex'))::bit(64)::bigint), 0) AS high,
        coalesce(sum(('x' || encode(substr(digest, 9, 8), 'hex'))::bit(64)::bigint), 0) AS low,
-       (SELECT count(*) FROM before) AS changed_since
+       (SELECT count(*) FROM before) AS changed_since,
+       -- What these rows said before they were altered is not in the history.
+       (SELECT count(DISTINCT item_id) FROM since WHERE cause = 'altered_here') AS repaired_since
   FROM live;
 
 -- name: altered
