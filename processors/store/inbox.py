@@ -187,6 +187,16 @@ def _event(row: Row) -> Event:
     )
 
 
+def renew_leases(connection: Connection, events: Sequence[Event], lease: timedelta) -> bool:
+    """Keep claimed events for another lease; False: none of them is ours any more."""
+    parameters = {
+        "event_id": [event.id for event in events],
+        "attempt": [event.attempt for event in events],
+        "lease": lease,
+    }
+    return connection.execute(_queries.renew_leases, parameters).rowcount > 0
+
+
 def find_fetch_siblings(connection: Connection, event_id: int) -> list[int]:
     """Return the unfinished events of the same item that need a fetch, this one included."""
     return [row["id"] for row in connection.execute(_queries.find_fetch_siblings, {"event_id": event_id})]

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import perf_counter
 from typing import Protocol
 
@@ -26,7 +27,7 @@ from processors.store.database import AWAY, TOO_LARGE, Connection, Pool
 from processors.store.inbox import Event
 from processors.store.products import Change, Current, Source
 from processors.store.settlement import ItemDecision, Verdict
-from processors.workflows import merging
+from processors.workflows import leases, merging
 from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
 from processors.zoho import items, payloads
 
@@ -36,8 +37,8 @@ BATCH = 200
 LEASE = timedelta(seconds=10)
 """Writing a batch takes milliseconds; statements are cut off at the end of this."""
 
-FETCH_LEASE = timedelta(seconds=60)
-"""Longer than a token refresh, the wait for the quota and a call with a second try take together."""
+FETCH_LEASE = timedelta(seconds=15)
+"""Renewed while Zoho is waited for, which may take longer."""
 
 LONGEST_DRAIN = timedelta(seconds=15)
 """An actor ends after this long even in the middle of a backlog, so that its process can stop; the relay goes on."""
@@ -235,7 +236,8 @@ def fetch_items(shop: Workshop, event_ids: Sequence[int]) -> None:
                 )
             events = [event for event, _ in claimed if not _given_up(connection, event)]
         if events:
-            with bound_contextvars(item_id=events[0].item_id, event_ids=[event.id for event in events]):
+            kept = leases.kept(shop.pool, partial(inbox.renew_leases, events=events, lease=FETCH_LEASE))
+            with bound_contextvars(item_id=events[0].item_id, event_ids=[event.id for event in events]), kept:
                 must_wait = _fetch_item(shop, events[0].item_id, events, claimed[0][1])
             if must_wait:
                 # Whatever it is, the others would meet it too.

@@ -9,10 +9,8 @@ the watermark or leaves a certificate.
 
 from __future__ import annotations
 
-import contextlib
 import random
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -41,7 +39,7 @@ from processors.store.database import AWAY, Connection, Pool, encode_json
 from processors.store.products import NOT_DRIFT, Current
 from processors.store.runs import Check, Counts, KeptPage, Listed, Run, RunState, Unusable, WebhookState
 from processors.store.settlement import ItemDecision
-from processors.workflows import drift, merging
+from processors.workflows import drift, leases, merging
 from processors.workflows.drift import Miss
 from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
 from processors.workflows.paging import Listing, Pace, ReadPage, Window
@@ -55,7 +53,6 @@ LONGEST_STRETCH = timedelta(minutes=4)
 MOST_FAILURES = 5
 """Five tries of one page, with pauses of 1, 3, 9 and 27 seconds between them; then the run ends, incomplete."""
 
-_RENEW_SECONDS = 5.0
 _FIRST_RETRY = timedelta(seconds=1)
 # Zoho documents no limit; integrators ask for 100 to 200.
 _CHECKED_TOGETHER = 100
@@ -126,7 +123,9 @@ class Reconciler:
             run = runs.claim(connection, run_id, worker=self.worker)
         if run is None:
             return
-        with bound_contextvars(run_id=run.id, run_kind=run.kind), self._keeping_lease(run):
+        # One page of Zoho's may take longer than the lease lasts.
+        kept = leases.kept(self.pool, lambda connection: runs.renew_lease(connection, run))
+        with bound_contextvars(run_id=run.id, run_kind=run.kind), kept:
             _log.info("run.taken_up", phase=run.phase, pages=run.pages, attempt=run.attempts)
             try:
                 self._go_on(run)
@@ -136,25 +135,6 @@ class Reconciler:
                 if isinstance(error, AWAY):
                     raise
                 self._put_off(run, error)
-
-    @contextlib.contextmanager
-    def _keeping_lease(self, run: Run) -> Iterator[None]:
-        """Renew the lease now and then: one page of Zoho's may take longer than it lasts."""
-        is_over = threading.Event()
-
-        def renew() -> None:
-            while not is_over.wait(_RENEW_SECONDS):
-                with contextlib.suppress(*AWAY), self.pool.connection() as connection:
-                    if not runs.renew_lease(connection, run):
-                        return
-
-        thread = threading.Thread(target=renew, name="run-lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
 
     def _put_off(self, run: Run, error: Exception) -> None:
         """Decide by the error's class whether the run waits, tries again, or ends."""

@@ -120,6 +120,14 @@ SELECT claimed.*, products.*,
   LEFT JOIN products ON zoho_item_id = item_id
  ORDER BY claimed.id;
 
+-- name: renew_leases
+UPDATE events
+   SET claimable_at = now() + %(lease)s::interval
+  FROM unnest(%(event_id)b::bigint[], %(attempt)b::integer[]) AS held (event_id, attempt)
+ WHERE events.id = held.event_id
+   AND events.attempts = held.attempt
+   AND (state = 'processing') IS TRUE;
+
 -- name: find_fetch_siblings
 -- The unfinished events of this one's item that only a call to Zoho can settle: one call serves them all.
 SELECT id
