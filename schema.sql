@@ -314,6 +314,9 @@ ALTER TABLE reconciliation_runs
     ADD COLUMN IF NOT EXISTS finished_at timestamptz,
     -- What was known when it started.
     ADD COLUMN IF NOT EXISTS known_since timestamptz,          -- start of the last complete full run; null: there was none
+    -- The last item that it read, and when that was created in Zoho: everything up to it is known here.
+    ADD COLUMN IF NOT EXISTS known_until timestamptz,
+    ADD COLUMN IF NOT EXISTS known_to_id text,
     ADD COLUMN IF NOT EXISTS modified_since timestamptz,       -- a recent run reads back to here; null: to the beginning
     ADD COLUMN IF NOT EXISTS expected_items integer NOT NULL DEFAULT 0,
     -- How far it is.
@@ -332,6 +335,7 @@ ALTER TABLE reconciliation_runs
     ADD COLUMN IF NOT EXISTS suspects integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS suspected_of integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS listed_until timestamptz,         -- when the last item of the list was created in Zoho
+    ADD COLUMN IF NOT EXISTS listed_to_id text,                -- and which that is
     ADD COLUMN IF NOT EXISTS deletes_confirmed_by text,        -- the operator who let a held run go on
     -- The lease, as that of an event.
     ADD COLUMN IF NOT EXISTS claimable_at timestamptz NOT NULL DEFAULT now(),
@@ -390,8 +394,10 @@ CREATE TABLE IF NOT EXISTS run_checks (
 CREATE OR REPLACE VIEW freshness AS
 SELECT lane, last_success_at, coalesce(changes, 0) AS changes, p50, p95, p99
   FROM (VALUES ('webhook', (SELECT max(processed_at) FROM events WHERE state = 'processed')),
-               ('recent', (SELECT max(finished_at) FROM reconciliation_runs WHERE kind = 'recent' AND state = 'complete')),
-               ('full', (SELECT max(finished_at) FROM reconciliation_runs WHERE kind = 'full' AND state = 'complete'))
+               ('recent', (SELECT finished_at FROM reconciliation_runs WHERE kind = 'recent' AND state = 'complete'
+                            ORDER BY started_at DESC LIMIT 1)),
+               ('full', (SELECT finished_at FROM reconciliation_runs WHERE kind = 'full' AND state = 'complete'
+                          ORDER BY started_at DESC LIMIT 1))
        ) AS lanes (lane, last_success_at)
   LEFT JOIN (SELECT source AS lane, count(*) AS changes,
                     percentile_cont(0.5) WITHIN GROUP (ORDER BY changed_at - zoho_modified_at) AS p50,

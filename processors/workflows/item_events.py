@@ -163,7 +163,9 @@ def _decide_item(connection: Connection, item_id: str, current: Current, events:
 
 def _decide_event(event: Event, current: Current, decision: ItemDecision) -> Verdict:
     if event.kind == "deleted":
-        return _take_down(event, merging.decide_deleted(current, event.received_at), decision)
+        is_replayed = event.replay_id is not None
+        decided = merging.decide_deleted(current, event.received_at, is_replayed=is_replayed)
+        return _take_down(event, decided, decision)
     _, fields = payloads.read_item(event.body, event.content_type, event.query_string)
     body = items.read_body(fields)
     return _take_down(event, merging.decide_change(current, event.item_id, body), decision, body)

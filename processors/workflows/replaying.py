@@ -188,7 +188,7 @@ def _rehearse(event: Event, state: str, current: Current) -> Rehearsal:
 
 def _decide(event: Event, current: Current) -> Decision:
     if event.kind == "deleted" and event.item_id:
-        return merging.decide_deleted(current, event.received_at)
+        return merging.decide_deleted(current, event.received_at, is_replayed=True)
     _require_body(event.body, event.query_string)
     item_id, fields = payloads.read_item(event.body, event.content_type, event.query_string)
     return merging.decide_change(current, item_id, items.read_body(fields))
