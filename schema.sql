@@ -86,7 +86,8 @@ $$;
 --   recorded ──> queued ──> processing ──> processed
 --      ^                        │
 --      └──── tried again ───────┴────────> dead          a dead event goes back to recorded when it is replayed
---                                                        or when Zoho delivers it again
+--                                                        or when Zoho delivers it again; so does a processed one
+--                                                        that is replayed
 -- ---------------------------------------------------------------------------------------------------------------
 
 CREATE TABLE IF NOT EXISTS events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
@@ -111,6 +112,7 @@ ALTER TABLE events
     ADD COLUMN IF NOT EXISTS failures integer NOT NULL DEFAULT 0,   -- attempts that failed; waiting is no failure
     ADD COLUMN IF NOT EXISTS error_class text,
     ADD COLUMN IF NOT EXISTS error text,                      -- why it is dead, or why it is tried again
+    ADD COLUMN IF NOT EXISTS error_at text,                   -- the traceback's last line: file, line and function
     ADD COLUMN IF NOT EXISTS warnings jsonb NOT NULL DEFAULT '[]', -- odd fields that were left empty
     ADD COLUMN IF NOT EXISTS body bytea NOT NULL DEFAULT '',  -- as received: jsonb would refuse NUL and bad UTF-8
     ADD COLUMN IF NOT EXISTS content_type text NOT NULL DEFAULT 'application/json',
@@ -124,7 +126,14 @@ ALTER TABLE events
     ADD COLUMN IF NOT EXISTS queued_at timestamptz,           -- last handed to Redis
     ADD COLUMN IF NOT EXISTS needs_fetch boolean NOT NULL DEFAULT false, -- only Zoho can tell: done on a queue of its own
     ADD COLUMN IF NOT EXISTS claimed_by text,                 -- the process that took it last
+    ADD COLUMN IF NOT EXISTS claimed_at timestamptz,
     ADD COLUMN IF NOT EXISTS processed_at timestamptz,
+    -- The replay that sent it again last; null: it was never replayed, or was delivered again since.
+    ADD COLUMN IF NOT EXISTS replay_id bigint,
+    -- An operator took a dead event for settled: it stays dead, and asks for nobody any more.
+    ADD COLUMN IF NOT EXISTS discarded_at timestamptz,
+    ADD COLUMN IF NOT EXISTS discarded_by text,
+    ADD COLUMN IF NOT EXISTS discard_reason text,
     -- Not delivered, but found unusable by that reconciliation run, and kept here to be replayed.
     ADD COLUMN IF NOT EXISTS run_id bigint;
 
@@ -138,6 +147,10 @@ CREATE INDEX IF NOT EXISTS events_absence ON events (item_id)
     WHERE (state = 'processed') IS TRUE AND (kind = 'deleted' OR outcome IN ('gone', 'tombstoned'));
 -- Counts for metrics and the console.
 CREATE INDEX IF NOT EXISTS events_state_outcome ON events (state, outcome);
+-- Dead letters, by cause and for replay.
+CREATE INDEX IF NOT EXISTS events_dead ON events (error_class, id) WHERE state = 'dead';
+-- What a replay sent again.
+CREATE INDEX IF NOT EXISTS events_replay ON events (replay_id) WHERE replay_id IS NOT NULL;
 -- Lag of what was finished lately.
 CREATE INDEX IF NOT EXISTS events_processed_at ON events (processed_at) INCLUDE (received_at) WHERE state = 'processed';
 
@@ -151,6 +164,67 @@ BEGIN
             AND (state <> 'dead' OR error IS NOT NULL));
     END IF;
 END $$;
+
+-- event_attempts: attempts that did not finish their event, one by one, and former successes of an event that was
+-- replayed. The attempt that finished it is in the event's own row: most events have no row here.
+CREATE TABLE IF NOT EXISTS event_attempts (
+    event_id bigint NOT NULL,
+    attempt integer NOT NULL,
+    PRIMARY KEY (event_id, attempt));
+
+ALTER TABLE event_attempts
+    ADD COLUMN IF NOT EXISTS worker text,
+    ADD COLUMN IF NOT EXISTS started_at timestamptz,
+    ADD COLUMN IF NOT EXISTS ended_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS outcome text,                    -- of an attempt that had finished the event
+    ADD COLUMN IF NOT EXISTS error_class text,
+    ADD COLUMN IF NOT EXISTS error text,
+    ADD COLUMN IF NOT EXISTS error_at text,
+    -- Waiting for the quota or the credentials is no failure; repeated waits for one thing are one row.
+    ADD COLUMN IF NOT EXISTS is_wait boolean NOT NULL DEFAULT false,
+    ADD COLUMN IF NOT EXISTS times integer NOT NULL DEFAULT 1;
+
+CREATE UNIQUE INDEX IF NOT EXISTS event_attempts_wait ON event_attempts (event_id, error_class) WHERE is_wait;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- replays: events that a person sent again, all that matched, a few at a time.
+-- ---------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS replays (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+
+ALTER TABLE replays
+    ADD COLUMN IF NOT EXISTS requested_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS requested_by text NOT NULL,
+    ADD COLUMN IF NOT EXISTS reason text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS filter jsonb NOT NULL DEFAULT '{}',   -- what was asked for
+    ADD COLUMN IF NOT EXISTS per_second integer NOT NULL DEFAULT 50,
+    ADD COLUMN IF NOT EXISTS state text NOT NULL DEFAULT 'running'
+        CONSTRAINT replays_state CHECK (state IN (
+            'running',      -- events are sent again, per_second of them each second
+            'complete',     -- all were sent; what came of them, they say themselves
+            'cancelled'     -- a person stopped it; what was sent stays sent
+        )),
+    ADD COLUMN IF NOT EXISTS finished_at timestamptz,
+    ADD COLUMN IF NOT EXISTS total integer NOT NULL DEFAULT 0;
+
+CREATE TABLE IF NOT EXISTS replay_events (
+    replay_id bigint NOT NULL,
+    event_id bigint NOT NULL,
+    sent_at timestamptz,                                       -- null: not yet
+    note text,                                                 -- why it was not sent
+    PRIMARY KEY (replay_id, event_id));
+
+CREATE INDEX IF NOT EXISTS replay_events_unsent ON replay_events (replay_id, event_id) WHERE sent_at IS NULL;
+
+-- retention: how far finished events were trimmed, by the time they finished.
+CREATE TABLE IF NOT EXISTS retention (
+    singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT retention_singleton CHECK (singleton));
+
+ALTER TABLE retention
+    ADD COLUMN IF NOT EXISTS bodies_trimmed_until timestamptz NOT NULL DEFAULT 'epoch',
+    ADD COLUMN IF NOT EXISTS events_trimmed_until timestamptz NOT NULL DEFAULT 'epoch';
+
+INSERT INTO retention DEFAULT VALUES ON CONFLICT DO NOTHING;
 
 -- How many finished events said that an item is gone. It stands in for the tombstone of an item that has no row: a
 -- change that arrives later is checked with Zoho first. Of an item that came back it tells that a deletion, which
@@ -240,6 +314,9 @@ ALTER TABLE reconciliation_runs
     ADD COLUMN IF NOT EXISTS finished_at timestamptz,
     -- What was known when it started.
     ADD COLUMN IF NOT EXISTS known_since timestamptz,          -- start of the last complete full run; null: there was none
+    -- The last item that it read, and when that was created in Zoho: everything up to it is known here.
+    ADD COLUMN IF NOT EXISTS known_until timestamptz,
+    ADD COLUMN IF NOT EXISTS known_to_id text,
     ADD COLUMN IF NOT EXISTS modified_since timestamptz,       -- a recent run reads back to here; null: to the beginning
     ADD COLUMN IF NOT EXISTS expected_items integer NOT NULL DEFAULT 0,
     -- How far it is.
@@ -258,6 +335,7 @@ ALTER TABLE reconciliation_runs
     ADD COLUMN IF NOT EXISTS suspects integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS suspected_of integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS listed_until timestamptz,         -- when the last item of the list was created in Zoho
+    ADD COLUMN IF NOT EXISTS listed_to_id text,                -- and which that is
     ADD COLUMN IF NOT EXISTS deletes_confirmed_by text,        -- the operator who let a held run go on
     -- The lease, as that of an event.
     ADD COLUMN IF NOT EXISTS claimable_at timestamptz NOT NULL DEFAULT now(),
@@ -316,8 +394,10 @@ CREATE TABLE IF NOT EXISTS run_checks (
 CREATE OR REPLACE VIEW freshness AS
 SELECT lane, last_success_at, coalesce(changes, 0) AS changes, p50, p95, p99
   FROM (VALUES ('webhook', (SELECT max(processed_at) FROM events WHERE state = 'processed')),
-               ('recent', (SELECT max(finished_at) FROM reconciliation_runs WHERE kind = 'recent' AND state = 'complete')),
-               ('full', (SELECT max(finished_at) FROM reconciliation_runs WHERE kind = 'full' AND state = 'complete'))
+               ('recent', (SELECT finished_at FROM reconciliation_runs WHERE kind = 'recent' AND state = 'complete'
+                            ORDER BY started_at DESC LIMIT 1)),
+               ('full', (SELECT finished_at FROM reconciliation_runs WHERE kind = 'full' AND state = 'complete'
+                          ORDER BY started_at DESC LIMIT 1))
        ) AS lanes (lane, last_success_at)
   LEFT JOIN (SELECT source AS lane, count(*) AS changes,
                     percentile_cont(0.5) WITHIN GROUP (ORDER BY changed_at - zoho_modified_at) AS p50,

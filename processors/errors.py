@@ -7,6 +7,7 @@ MirrorError
 ├── PublishFailed         Redis did not take a message: the relay tries again
 ├── LeaseLost             another worker goes on with the run: this one commits nothing more
 ├── RunRefused            an operator asked for something that this run does not allow
+├── ReplayRefused         an operator meant no events, or such as cannot be replayed
 └── WorkError             raised while an event or a run is worked on
     ├── MustWait          not now, and not the work's fault: tried again, no failure counted
     │   ├── NotConnected        no usable credentials; an operator connects Zoho
@@ -62,6 +63,10 @@ class LeaseLost(MirrorError):
 
 class RunRefused(MirrorError):
     """The run is not in a state in which this can be done; the text says what it is and what to do."""
+
+
+class ReplayRefused(MirrorError):
+    """No event is meant, or none of which this can be done; the text says why."""
 
 
 class WorkError(MirrorError):

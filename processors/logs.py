@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
 # They log a line per request or per message, or a whole URL with its query; ours say it better.
-_NOISY = {"httpx": logging.WARNING, "httpcore": logging.WARNING, "uvicorn.access": logging.WARNING}
+_NOISY = {
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "uvicorn.access": logging.WARNING,
+    # It sets a level of its own, below the one asked for.
+    "psycopg": logging.WARNING,
+}
 
 
 def configure(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -34,7 +35,10 @@ _BODY_SECONDS = 15.0
 _PARTING_SECONDS = 1.0
 _PARTING_BYTES = 2 * 1024 * 1024
 _RETRY_AFTER_SECONDS = 5
+_BUSY = 503
 _QUICKLY_VERIFIED_BYTES = 32 * 1024
+# All bodies that are being received or verified, signed or not: a flood of large ones is turned away, not kept.
+_MOST_BYTES_AT_ONCE = 64 * 1024 * 1024
 
 _log = logs.get(__name__)
 
@@ -60,6 +64,35 @@ class _PartingResponse(JSONResponse):
         await send({"type": "http.response.body"})
 
 
+class _Buffers:
+    """How much of this process's memory the bodies take that are on their way in."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    @contextlib.contextmanager
+    def body(self) -> Iterator[Callable[[int], None]]:
+        """Give what to call with the size of each chunk; all of it is free again at the end of the block.
+
+        Raises:
+            DeliveryRejected: there is no room for it now; the sender may come back.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._bytes + size > _MOST_BYTES_AT_ONCE:
+                message = "too much is being received at once, please send this again"
+                raise DeliveryRejected(503, "busy", message)
+            taken += size
+            self._bytes += size
+
+        try:
+            yield take
+        finally:
+            self._bytes -= taken
+
+
 @dataclass(frozen=True, slots=True)
 class Webhooks:
     """The routes and what they work with."""
@@ -68,6 +101,7 @@ class Webhooks:
     intake: Intake
     rejections: Rejections
     _large_bodies: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+    _buffers: _Buffers = field(default_factory=_Buffers)
 
     def routes(self) -> list[Route]:
         """Return the routes: the path says what happened, since Zoho's bodies do not."""
@@ -97,8 +131,9 @@ class Webhooks:
                 status=rejected.status,
                 client=_client_address(request, self.settings.trusted_proxies),
             )
-            answer = _PartingResponse if rejected.status in (408, 413) else JSONResponse
-            return answer({"error": str(rejected)}, rejected.status)
+            answer = _PartingResponse if rejected.status in (408, 413, 503) else JSONResponse
+            headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if rejected.status == _BUSY else None
+            return answer({"error": str(rejected)}, rejected.status, headers=headers)
         except ClientDisconnect:
             _log.warning("delivery.broken_off", route=kind)
             return Response(status_code=400)
@@ -128,7 +163,11 @@ class Webhooks:
         Raises:
             DeliveryRejected: it is answered 4xx.
         """
-        body = await _read(request, self.settings.webhook_max_bytes)
+        with self._buffers.body() as take:
+            body = await _read(request, self.settings.webhook_max_bytes, take)
+            return await self._verify(request, kind, body)
+
+    async def _verify(self, request: Request, kind: Kind, body: bytes) -> Delivery:
         self._check_network(request)
         content_type = request.headers.get("Content-Type", "")
         query: bytes = request.scope["query_string"]
@@ -192,8 +231,8 @@ class Webhooks:
             raise DeliveryRejected(401, "signature_mismatch", message)
 
 
-async def _read(request: Request, most: int) -> bytes:
-    """Read the body, and no more of it than `most` bytes."""
+async def _read(request: Request, most: int, take: Callable[[int], None]) -> bytes:
+    """Read the body, and no more of it than `most` bytes; `take` is told of each chunk before it is kept."""
     too_large = DeliveryRejected(413, "size", f"the body is larger than {most} bytes")
     length = request.headers.get("Content-Length", "")
     if length.isdecimal() and int(length[:20]) > most:
@@ -202,9 +241,10 @@ async def _read(request: Request, most: int) -> bytes:
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > most:
+                if len(body) + len(chunk) > most:
                     raise too_large
+                take(len(chunk))
+                body += chunk
     except TimeoutError:
         message = f"the body did not arrive within {_BODY_SECONDS:.0f} seconds"
         raise DeliveryRejected(408, "slow", message) from None

@@ -52,6 +52,7 @@ def database_url(postgres: LocalPostgres) -> str:
         connection.execute(sql.SQL("TRUNCATE {}").format(names))
         connection.execute("INSERT INTO api_gate DEFAULT VALUES")
         connection.execute("INSERT INTO zoho_connection DEFAULT VALUES")
+        connection.execute("INSERT INTO retention DEFAULT VALUES")
     return url
 
 

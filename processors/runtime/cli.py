@@ -7,10 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
-from typing import Concatenate, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import click
 from rich.console import Console
@@ -18,6 +19,9 @@ from rich.console import Console
 from processors import logs
 from processors.errors import ConfigurationError
 from processors.settings import Settings
+
+if TYPE_CHECKING:
+    from processors.store.replays import EventFilter
 
 P = ParamSpec("P")
 
@@ -33,7 +37,7 @@ def _with_settings(
 ) -> Callable[[Callable[Concatenate[Settings, P], None]], Callable[P, None]]:
     """Give a command its settings; a wrong one ends it with exit code 2 and a line for each.
 
-    `is_quiet`: what it says is its output, and the log, on standard error, holds only errors.
+    `is_quiet`: what it says is its output, also of errors; the log, on standard error, is for what nobody foresaw.
     """
 
     def decorate(command: Callable[Concatenate[Settings, P], None]) -> Callable[P, None]:
@@ -44,10 +48,15 @@ def _with_settings(
             except ConfigurationError as error:
                 _stop(str(error), 2)
             if is_quiet:
-                logs.configure(settings.log_format, "error", process=process, stream=sys.stderr)
+                logs.configure(settings.log_format, "critical", process=process, stream=sys.stderr)
             else:
                 logs.configure(settings.log_format, settings.log_level, process=process)
-            command(settings, *args, **kwargs)
+            try:
+                command(settings, *args, **kwargs)
+            except click.ClickException as error:
+                if kwargs.get("as_json"):
+                    _stop(_as_json(state="failed", error=error.message), error.exit_code)
+                raise
 
         return run
 
@@ -162,8 +171,16 @@ def reconcile(settings: Settings, *, recent: bool, wait: bool, as_json: bool) ->
     _commands().reconcile(settings, kind="recent" if recent else "full", wait=wait, as_json=as_json)
 
 
+def _require_numbers(_context: click.Context, _parameter: click.Parameter, ids: tuple[str, ...]) -> tuple[str, ...]:
+    for each in ids:
+        if not each.isdecimal():
+            message = f"{each!r} is no id: Zoho's number of an item holds digits only"
+            raise click.BadParameter(message)
+    return ids
+
+
 @main.command()
-@click.argument("item_ids", nargs=-1, required=True, metavar="ITEM_ID...")
+@click.argument("item_ids", nargs=-1, required=True, metavar="ITEM_ID...", callback=_require_numbers)
 @_json_option
 @_with_settings(_DATABASE, _ZOHO, process="cli", is_quiet=True)
 def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> None:
@@ -172,7 +189,7 @@ def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> No
 
 
 @main.group(invoke_without_command=True)
-@click.option("--most", default=20, show_default=True, help="How many.")
+@click.option("--most", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @_json_option
 @click.pass_context
 def runs(context: click.Context, *, most: int, as_json: bool) -> None:
@@ -232,12 +249,170 @@ def status(settings: Settings, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("item_id")
-@click.option("--most", default=50, show_default=True, help="How many.")
+@click.option("--most", default=50, show_default=True, type=click.IntRange(min=1), help="How many.")
 @_json_option
 @_with_settings(_DATABASE, process="cli", is_quiet=True)
 def changes(settings: Settings, item_id: str, *, most: int, as_json: bool) -> None:
     """List what was changed of an item, when and by what."""
     _commands().changes(settings, item_id, most=most, as_json=as_json)
+
+
+def _event_commands() -> ModuleType:
+    return importlib.import_module("processors.runtime.event_commands")
+
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def _filter_options(command: _Command) -> _Command:
+    """Add the options that say which events are meant."""
+    times = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
+    for option in (
+        click.option("--until", type=times, help="Received before this time, in UTC."),
+        click.option("--since", type=times, help="Received at this time or later, in UTC."),
+        click.option("--run", "run_id", type=int, help="Found unusable by this reconciliation run."),
+        click.option("--kind", type=click.Choice(["changed", "deleted"]), help="Of the changed or the deleted route."),
+        click.option("--item", "item_id", help="Of this item."),
+        click.option("--error-class", help="Of this class of error, such as ZohoUnavailable."),
+        click.option("--error", help="With this text in the error."),
+    ):
+        command = option(command)
+    return command
+
+
+def _in_utc(at: datetime | None) -> datetime | None:
+    return at and at.replace(tzinfo=UTC)
+
+
+@main.group(invoke_without_command=True)
+@click.option("--state", type=click.Choice(["recorded", "queued", "processing", "processed", "dead"]))
+@click.option("--outcome", help="With this outcome.")
+@_filter_options
+@click.option("--most", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
+@_json_option
+@click.pass_context
+def events(context: click.Context, /, **asked: Any) -> None:  # noqa: ANN401 - click checks them
+    """List events, the newest first: all, or those that match."""
+    if context.invoked_subcommand is None:
+        _list_events(**asked)
+
+
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def _list_events(settings: Settings, /, *, most: int, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
+    from processors.workflows.insights import EventQuery  # noqa: PLC0415
+
+    query = EventQuery(**{**asked, "since": _in_utc(asked["since"]), "until": _in_utc(asked["until"])})
+    _event_commands().list_events(settings, query, most=most, as_json=as_json)
+
+
+@events.command("show")
+@click.argument("event_id", type=int)
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def show_event(settings: Settings, event_id: int, *, as_json: bool) -> None:
+    """Show an event: its attempts one by one, and its body."""
+    _event_commands().show_event(settings, event_id, as_json=as_json)
+
+
+@events.command("causes")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def list_causes(settings: Settings, *, as_json: bool) -> None:
+    """Group dead events by the root of their cause."""
+    _event_commands().list_causes(settings, as_json=as_json)
+
+
+def _chosen(event_ids: tuple[int, ...], asked: dict[str, Any]) -> EventFilter:
+    from processors.store.replays import EventFilter  # noqa: PLC0415
+
+    times = {"since": _in_utc(asked["since"]), "until": _in_utc(asked["until"])}
+    return EventFilter(**{**asked, **times, "event_ids": event_ids or None})
+
+
+@main.command()
+@click.argument("event_ids", nargs=-1, type=int, metavar="[EVENT_ID]...")
+@click.option("--state", type=click.Choice(["dead", "processed"]), help="Of this state.")
+@_filter_options
+@click.option("--reason", default="", help="Why, for the record.")
+@click.option("--per-second", default=50, show_default=True, type=click.IntRange(1, 10_000), help="The pace.")
+@click.option("--dry-run", is_flag=True, help="Say what each event would change, and change nothing.")
+@click.option("--wait/--no-wait", default=True, help="Wait, and say what came of each; exit with 1 if one died again.")
+@_json_option
+@_with_settings(_DATABASE, _REDIS, process="cli", is_quiet=True)
+def replay(
+    settings: Settings,
+    /,
+    event_ids: tuple[int, ...],
+    *,
+    reason: str,
+    per_second: int,
+    dry_run: bool,
+    wait: bool,
+    as_json: bool,
+    **asked: Any,  # noqa: ANN401 - click checks them
+) -> None:
+    """Send finished events again: those named, or all that match.
+
+    An old event never puts a row back: what is newer stays. Discarded events are only meant by their ids.
+    """
+    chosen = _chosen(event_ids, asked)
+    if dry_run:
+        _event_commands().rehearse(settings, chosen, as_json=as_json)
+    else:
+        _event_commands().replay(settings, chosen, reason=reason, per_second=per_second, wait=wait, as_json=as_json)
+
+
+@main.group(invoke_without_command=True)
+@click.option("--most", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
+@_json_option
+@click.pass_context
+def replays(context: click.Context, *, most: int, as_json: bool) -> None:
+    """List replays, the newest first: who, when, why, and what came of it."""
+    if context.invoked_subcommand is None:
+        _list_replays(most=most, as_json=as_json)
+
+
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def _list_replays(settings: Settings, *, most: int, as_json: bool) -> None:
+    _event_commands().list_replays(settings, most=most, as_json=as_json)
+
+
+@replays.command("show")
+@click.argument("replay_id", type=int)
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def show_replay(settings: Settings, replay_id: int, *, as_json: bool) -> None:
+    """Show what came of each event of a replay."""
+    _event_commands().show_replay(settings, replay_id, as_json=as_json)
+
+
+@replays.command("cancel")
+@click.argument("replay_id", type=int)
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def cancel_replay(settings: Settings, replay_id: int, *, as_json: bool) -> None:
+    """Send nothing more of a replay; what was sent stays sent."""
+    _event_commands().cancel_replay(settings, replay_id, as_json=as_json)
+
+
+@main.command()
+@click.argument("event_ids", nargs=-1, type=int, metavar="[EVENT_ID]...")
+@_filter_options
+@click.option("--reason", required=True, help="Why, for the record.")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def discard(
+    settings: Settings,
+    /,
+    event_ids: tuple[int, ...],
+    *,
+    reason: str,
+    as_json: bool,
+    **asked: Any,  # noqa: ANN401 - click checks them
+) -> None:
+    """Take dead events for settled: those named, or all dead ones that match."""
+    chosen = _chosen(event_ids, {**asked, "state": "dead"})
+    _event_commands().discard(settings, chosen, reason=reason, as_json=as_json)
 
 
 def _local(name: str) -> ModuleType:

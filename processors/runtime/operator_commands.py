@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import getpass
-import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import partial
 
-import click
-import psycopg
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from processors.errors import MirrorError
 from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
+from processors.runtime.output import (
+    Refused,
+    ago,
+    changes_line,
+    columns,
+    console,
+    counted,
+    echo_json,
+    opened,
+    operator_name,
+    plain_fields,
+    say,
+    span,
+)
 from processors.runtime.processes import build_reconciler
 from processors.settings import Settings
-from processors.store import database, runs, timetable
+from processors.store import runs, timetable
 from processors.store.database import AWAY, Pool
-from processors.store.products import NOT_DRIFT, Changes
+from processors.store.products import NOT_DRIFT
 from processors.store.runs import Run, RunKind
 from processors.workflows import insights, operations
 from processors.workflows.insights import ItemChange, Overview, RunReport
@@ -42,7 +49,6 @@ MOST_REPAIRS = 200
 _LOOK_SECONDS = 0.25
 # Workers come first: they were asked. Where there is none, this command does the work itself.
 _WORKERS_FIRST_SECONDS = 3.0
-_CONNECTIONS = 6
 
 _CAUSES = {
     "first_load": "loaded for the first time",
@@ -66,36 +72,10 @@ _NEEDS_A_PERSON = frozenset({"NotConnected", "NotAuthorised"})
 _STATE_COLOURS = {"complete": "green", "running": "cyan", "partial": "yellow", "held": "magenta", "failed": "red"}
 
 
-class Refused(click.ClickException):
-    """What was asked for cannot be done; the text says why. Exit code 1."""
-
-    def show(self, file: object = None) -> None:
-        """Say it without click's "Error:"."""
-        del file
-        click.echo(self.message, err=True)
-
-
-@contextlib.contextmanager
-def _open(settings: Settings) -> Iterator[Pool]:
-    """Give a pool, and turn what keeps a command from being done into one line."""
-    try:
-        with database.sync_pool(settings.database_url or "", size=_CONNECTIONS, name="cli") as pool:
-            pool.wait(timeout=database.CONNECT_TIMEOUT_SECONDS)
-            yield pool
-    except psycopg.errors.UndefinedTable:
-        message = "the database has no tables yet; run: python -m processors migrate"
-        raise Refused(message) from None
-    except AWAY as error:
-        message = f"Postgres does not answer: {str(error).strip() or type(error).__name__}"
-        raise Refused(message) from None
-    except MirrorError as error:
-        raise Refused(str(error)) from None
-
-
 def reconcile(settings: Settings, *, kind: RunKind, wait: bool, as_json: bool) -> None:
     """Start or take up a run; with `wait`, exit with 0 only when it is complete."""
     publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
-    with _open(settings) as pool:
+    with opened(settings) as pool:
         budget = settings.zoho_requests_per_day
         started = operations.start_run(pool, publisher, kind, "cli", budget=budget)
         if not wait:
@@ -108,20 +88,20 @@ def reconcile(settings: Settings, *, kind: RunKind, wait: bool, as_json: bool) -
             report = insights.run_report(connection, run.id, most=0)
         assert report is not None, "the run was just read"
         if as_json:
-            _echo_json(_report(report))
+            echo_json(_report(report))
         else:
-            _print_run(Console(), report)
+            _print_run(console(), report)
         if run.state != "complete":
             sys.exit(1)
 
 
 def _say_start(started: StartedRun, *, as_json: bool) -> None:
     if as_json:
-        _echo_json({"run_id": started.run.id, "is_new": started.is_new, "estimate": started.estimate})
+        echo_json({"run_id": started.run.id, "is_new": started.is_new, "estimate": started.estimate})
     elif started.is_new:
-        click.echo(f"Run {started.run.id} ({started.run.kind}) is queued: {started.estimate}.")
+        say(f"Run {started.run.id} ({started.run.kind}) is queued: {started.estimate}.")
     else:
-        click.echo(f"Run {started.run.id} ({started.run.kind}) is under way already; no second one was started.")
+        say(f"Run {started.run.id} ({started.run.kind}) is under way already; no second one was started.")
 
 
 @contextlib.contextmanager
@@ -172,7 +152,7 @@ def _show_json(find: Callable[[], Run], started: StartedRun, settings: Settings)
     del settings
     for run in _watch(find):
         if run.state == "running":
-            _echo_json({"run_id": run.id, "phase": run.phase, "pages": run.pages, "waits_for": run.error})
+            echo_json({"run_id": run.id, "phase": run.phase, "pages": run.pages, "waits_for": run.error})
     return find()
 
 
@@ -180,20 +160,20 @@ def _show_lines(find: Callable[[], Run], started: StartedRun, settings: Settings
     _say_start(started, as_json=False)
     for run in _watch(find):
         if run.state == "running":
-            click.echo(_progress_line(run, settings))
+            say(_progress_line(run, settings))
     return find()
 
 
 def _progress_line(run: Run, settings: Settings) -> str:
     if run.error:
         waits = max(run.claimable_at - datetime.now(UTC), timedelta())
-        return f"waits {_span(waits)}: {run.error}"
+        return f"waits {span(waits)}: {run.error}"
     if run.phase == "checking":
-        return f"{run.pages:,} pages read; asking Zoho for items in doubt ({run.suspects:,} no page showed)"
+        return f"{counted(run.pages, 'page')} read; asking Zoho for items in doubt ({run.suspects:,} on no page)"
     pages, left = _expected_pages(run), _seconds_left(run, settings)
     of = f" of about {pages:,}" if pages else ""
     return f"page {run.pages:,}{of}, {run.read_to:,} items" + (
-        f", about {_span(timedelta(seconds=left))} left" if left else ""
+        f", about {span(timedelta(seconds=left))} left" if left else ""
     )
 
 
@@ -240,13 +220,13 @@ def _show_bar(find: Callable[[], Run], started: StartedRun, settings: Settings) 
 
 def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> None:
     """Ask Zoho for items now; exit code 1 if one could not be had."""
-    with _open(settings) as pool, ZohoClient(pool, settings) as zoho:
+    with opened(settings) as pool, ZohoClient(pool, settings) as zoho:
         fetched = operations.fetch_items(pool, zoho, item_ids)
     for item in fetched:
         if as_json:
-            _echo_json(item)
+            echo_json(item)
         else:
-            click.echo(f"{item.item_id}  {_told_of(item)}")
+            say(f"{item.item_id}  {_told_of(item)}")
     if any(item.error for item in fetched):
         sys.exit(1)
 
@@ -254,61 +234,71 @@ def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> No
 def _told_of(item: FetchedItem) -> str:
     if item.error:
         return f"not fetched: {item.error}"
-    told = _changes_line(item.changes) if item.changes else ""
+    told = changes_line(item.changes) if item.changes else ""
     return f"{item.outcome}{f'  {told}' if told else ''}"
 
 
 def list_runs(settings: Settings, *, most: int, as_json: bool) -> None:
     """List the newest runs."""
-    with _open(settings) as pool, pool.connection() as connection:
+    with opened(settings) as pool, pool.connection() as connection:
         found = insights.latest_runs(connection, most=most)
     if as_json:
         for run in found:
-            _echo_json(run)
+            echo_json(run)
         return
     if not found:
-        click.echo("No run yet. The clock starts the first one as soon as Zoho is connected; or: reconcile")
+        say("No run yet. The clock starts the first one as soon as Zoho is connected; or: reconcile")
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("run", "kind", "state", "started (UTC)", "took"):
-        table.add_column(name, no_wrap=True)
-    for name in ("pages", "calls", "seen", "new", "upd.", "del.", "failed"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for run in found:
-        counts = (run.pages, run.api_calls, run.seen, run.created, run.updated, run.deleted, run.failed)
-        table.add_row(
+    rows: list[tuple[str | Text, ...]] = [
+        (
             str(run.id),
             run.kind,
             Text(run.state, _STATE_COLOURS[run.state]),
-            f"{run.started_at:%m-%d %H:%M:%S}",
-            _span(run.finished_at - run.started_at) if run.finished_at else "",
-            *(f"{count:,}" for count in counts),
+            f"{run.started_at:%m-%d %H:%M}",
+            span(run.finished_at - run.started_at) if run.finished_at else "",
+            *(f"{count:,}" for count in (run.api_calls, run.seen, run.created, run.updated, run.deleted, run.failed)),
         )
-    Console().print(table)
+        for run in found
+    ]
+    table = columns(
+        rows,
+        run="right",
+        kind="left",
+        state="left",
+        started="left",
+        took="right",
+        calls="right",
+        seen="right",
+        new="right",
+        changed="right",
+        gone="right",
+        failed="right",
+    )
+    console().print(table)
 
 
 def show_run(settings: Settings, run_id: int, *, as_json: bool) -> None:
     """Show one run with its drift report."""
-    with _open(settings) as pool, pool.connection() as connection:
+    with opened(settings) as pool, pool.connection() as connection:
         report = insights.run_report(connection, run_id, most=MOST_REPAIRS)
     if report is None:
         message = f"there is no run {run_id}"
         raise Refused(message)
     if as_json:
-        _echo_json(_report(report))
+        echo_json(_report(report))
     else:
-        _print_run(Console(), report)
+        _print_run(console(), report)
 
 
 def confirm_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
     """Let a held run go on."""
     publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
-    with _open(settings) as pool:
-        run = operations.confirm_deletes(pool, publisher, run_id, _operator())
+    with opened(settings) as pool:
+        run = operations.confirm_deletes(pool, publisher, run_id, operator_name())
     if as_json:
-        _echo_json(run)
+        echo_json(run)
     else:
-        click.echo(
+        say(
             f"Run {run.id} goes on: Zoho is asked for each of {run.suspects:,} items (as many calls, if all are gone), "
             "and those that it does not have are tombstoned."
         )
@@ -316,22 +306,22 @@ def confirm_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
 
 def discard_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
     """End a held run without its deletions."""
-    with _open(settings) as pool:
-        run = operations.discard_deletes(pool, run_id, _operator())
+    with opened(settings) as pool:
+        run = operations.discard_deletes(pool, run_id, operator_name())
     if as_json:
-        _echo_json(run)
+        echo_json(run)
     else:
-        click.echo(f"Run {run.id} has ended as partial; its {run.suspects:,} suspects stay as they are.")
+        say(f"Run {run.id} has ended as partial; its {run.suspects:,} suspects stay as they are.")
 
 
 def verify_run(settings: Settings, run_id: int, *, as_json: bool) -> None:
     """Compute a run's certificate again; exit code 1 if it does not hold."""
-    with _open(settings) as pool:
+    with opened(settings) as pool:
         verification = operations.verify_run(pool, run_id)
     if as_json:
-        _echo_json({"holds": verification.holds, **_plain_fields(verification)})
+        echo_json({"holds": verification.holds, **plain_fields(verification)})
     else:
-        click.echo(_verdict(run_id, verification))
+        say(_verdict(run_id, verification))
     if not verification.holds:
         sys.exit(1)
 
@@ -342,12 +332,17 @@ def _verdict(run_id: int, verification: Verification) -> str:
         f"certificate of run {run_id}, {certificate.certified_at:%Y-%m-%d %H:%M:%S} UTC",
         f"  certified    {certificate.items:,} items, {certificate.hash}",
         f"  recomputed   {now.items:,} items, {now.hash}",
-        f"  since then   {now.changed_since:,} items changed; their history was taken back",
+        f"  since then   {counted(now.changed_since, 'item')} changed, and taken back by history",
     ]
     if verification.holds:
         lines.append("It holds: rows and history lead back to exactly what was certified.")
     else:
         lines.append("It does not hold: rows were altered, removed or added by something other than the mirror.")
+        if now.repaired_since:
+            lines.append(
+                f"Of {counted(now.repaired_since, 'item')} it is known: altered here, and repaired by a run since "
+                "(cause altered_here in runs show); what the rows said before is on no record."
+            )
     if now.altered:
         shown = ", ".join(now.altered_item_ids)
         lines.append(
@@ -358,22 +353,22 @@ def _verdict(run_id: int, verification: Verification) -> str:
 
 def status(settings: Settings, *, as_json: bool) -> None:
     """Say how the mirror is; exit code 1 if something needs a person."""
-    with _open(settings) as pool, pool.connection() as connection:
+    with opened(settings) as pool, pool.connection() as connection:
         overview = insights.overview(connection)
     problems = insights.problems(overview)
     if as_json:
-        _echo_json({"problems": problems, "overview": overview})
+        echo_json({"problems": problems, "overview": overview})
     else:
-        _print_status(Console(), overview, settings)
+        _print_status(console(), overview, settings)
         for problem in problems:
-            click.echo(f"! {problem.what}\n  -> {problem.do}")
+            say(f"! {problem.what}\n  -> {problem.do}")
         if not problems:
-            click.echo("Nothing needs a person.")
+            say("Nothing needs a person.")
     if problems:
         sys.exit(1)
 
 
-def _print_status(console: Console, overview: Overview, settings: Settings) -> None:
+def _print_status(out: Console, overview: Overview, settings: Settings) -> None:
     seen, usage = overview.reconciliation, overview.api_usage
     products = overview.products
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -386,10 +381,10 @@ def _print_status(console: Console, overview: Overview, settings: Settings) -> N
     for count in overview.events:
         by_state[count.state] = by_state.get(count.state, 0) + count.count
     table.add_row("events", ", ".join(f"{n:,} {state}" for state, n in by_state.items()) or "none yet")
-    table.add_row("last delivery", _ago(seen.last_delivery_at, overview.now))
+    table.add_row("last delivery", ago(seen.last_delivery_at, overview.now))
     for kind in ("full", "recent"):
         run = seen.last_complete.get(kind)
-        told = f"{_ago(run.finished_at, overview.now)} (run {run.id})" if run else "never"
+        told = f"{ago(run.finished_at, overview.now)} (run {run.id})" if run else "never"
         running = next((each for each in seen.newest if each.kind == kind and each.state == "running"), None)
         if running:
             told += f"; run {running.id} is under way" + (f" and waits: {running.error}" if running.error else "")
@@ -402,30 +397,30 @@ def _print_status(console: Console, overview: Overview, settings: Settings) -> N
     )
     for lane in overview.freshness:
         if lane.changes and lane.p50 is not None and lane.p95 is not None and lane.p99 is not None:
-            spans = " / ".join(_span(span) for span in (lane.p50, lane.p95, lane.p99))
+            spans = " / ".join(span(length) for length in (lane.p50, lane.p95, lane.p99))
             table.add_row(f"fresh by {lane.lane}", f"{spans} (p50/p95/p99 of {lane.changes:,} changes)")
     table.add_row(
         "calls to Zoho",
         f"{usage.day:,} of {settings.zoho_requests_per_day:,} in a day, "
         f"{usage.minute:,} of {settings.zoho_requests_per_minute:,} in a minute"
-        + (f"; none for {_span(usage.closed_for)}: {usage.closed_because}" if usage.closed_because else ""),
+        + (f"; none for {span(usage.closed_for)}: {usage.closed_because}" if usage.closed_because else ""),
     )
     table.add_row("processes", ", ".join(f"{n} {role}" for role, n in sorted(overview.processes.items())) or "none")
-    console.print(table)
+    out.print(table)
 
 
 def changes(settings: Settings, item_id: str, *, most: int, as_json: bool) -> None:
     """List an item's changes, the newest first."""
-    with _open(settings) as pool, pool.connection() as connection:
+    with opened(settings) as pool, pool.connection() as connection:
         found = insights.changes_of(connection, item_id, most=most)
     if as_json:
         for change in found:
-            _echo_json(change)
+            echo_json(change)
     elif not found:
-        click.echo(f"Nothing was ever changed for item {item_id}: it is not in the mirror, or its id is another.")
+        say(f"Nothing was ever changed for item {item_id}: it is not in the mirror, or its id is another.")
     else:
         for change in found:
-            click.echo(f"{change.changed_at:%Y-%m-%d %H:%M:%S}  {_origin(change):<28}  {_changes_line(change.changes)}")
+            say(f"{change.changed_at:%Y-%m-%d %H:%M:%S}  {_origin(change):<28}  {changes_line(change.changes)}")
 
 
 def _origin(change: ItemChange) -> str:
@@ -434,17 +429,18 @@ def _origin(change: ItemChange) -> str:
     return f"{change.source}, run {change.run_id}" if change.run_id else change.source
 
 
-def _print_run(console: Console, report: RunReport) -> None:
+def _print_run(out: Console, report: RunReport) -> None:
     run = report.run
     title = Text(f"Run {run.id}, {run.kind}, ")
     title.append(run.state, _STATE_COLOURS[run.state])
-    console.print(title)
+    out.print(title)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="dim")
     table.add_column()
-    took = f", took {_span(run.finished_at - run.started_at)}" if run.finished_at else ""
+    took = f", took {span(run.finished_at - run.started_at)}" if run.finished_at else ""
     table.add_row("started", f"{run.started_at:%Y-%m-%d %H:%M:%S} UTC by {run.trigger}{took}")
-    table.add_row("read", f"{run.seen:,} items on {run.pages:,} pages, with {run.api_calls:,} calls to Zoho")
+    read = f"{counted(run.seen, 'item')} on {counted(run.pages, 'page')}, with {counted(run.api_calls, 'call')} to Zoho"
+    table.add_row("read", read)
     table.add_row(
         "items",
         f"{run.created:,} created, {run.updated:,} updated, {run.unchanged:,} unchanged, {run.deleted:,} deleted, "
@@ -465,22 +461,22 @@ def _print_run(console: Console, report: RunReport) -> None:
     if run.certificate:
         window = f"between {run.started_at:%H:%M:%S} and {run.certificate.certified_at:%H:%M:%S}"
         table.add_row("certificate", f"{run.certificate.items:,} items, {run.certificate.hash}, read {window}")
-    console.print(table)
-    _print_drift(console, report)
+    out.print(table)
+    _print_drift(out, report)
 
 
-def _print_drift(console: Console, report: RunReport) -> None:
+def _print_drift(out: Console, report: RunReport) -> None:
     excused = [count for count in report.causes if count.cause in NOT_DRIFT]
     if report.drift:
-        console.print(f"Drift: {report.drift:,} changes that no webhook had made")
-    elif report.run.state != "running":
-        console.print("No drift: no webhook was missed.")
+        out.print(f"Drift: {report.drift:,} changes that no webhook had made")
+    elif report.run.state == "complete":
+        out.print("No drift: no webhook was missed.")
     for count in report.causes:
         if count.cause not in NOT_DRIFT:
             since = f", one of them wrong since {count.wrong_since:%Y-%m-%d %H:%M} UTC" if count.wrong_since else ""
-            console.print(f"  {count.count:>7,}  {_CAUSES[count.cause]}{since}", highlight=False)
+            out.print(f"  {count.count:>7,}  {_CAUSES[count.cause]}{since}", highlight=False)
     for count in excused:
-        console.print(f"  {count.count:>7,}  {_CAUSES[count.cause]} (no drift)", style="dim", highlight=False)
+        out.print(f"  {count.count:>7,}  {_CAUSES[count.cause]} (no drift)", style="dim", highlight=False)
     if not report.repairs:
         return
     table = Table(box=None, pad_edge=False)
@@ -490,69 +486,14 @@ def _print_drift(console: Console, report: RunReport) -> None:
     table.add_column("cause", no_wrap=True)
     table.add_column("repaired", overflow="fold")
     for repair in report.repairs:
-        age = _span(repair.age) if repair.age is not None else ""
+        age = span(repair.age) if repair.age is not None else ""
         at_most = "≤ " if repair.age is not None and repair.zoho_modified_at is None else ""
-        table.add_row(repair.item_id, repair.name or "", f"{at_most}{age}", repair.cause, _changes_line(repair.changes))
-    console.print(table)
+        table.add_row(repair.item_id, repair.name or "", f"{at_most}{age}", repair.cause, changes_line(repair.changes))
+    out.print(table)
     hidden = sum(count.count for count in report.causes if count.cause != "first_load") - len(report.repairs)
     if hidden > 0:
-        console.print(f"… and {hidden:,} more, in the table product_changes", style="dim")
-
-
-def _changes_line(changed: Mapping[str, object] | Changes) -> str:
-    shown = []
-    for column, pair in changed.items():
-        old, new = pair if isinstance(pair, list | tuple) else (None, pair)
-        if column == "deleted_at":
-            shown.append("deleted" if new else "back again")
-        elif column != "stock_quantity" or "stock_on_hand" not in changed:
-            shown.append(f"{column} {_short(old)} → {_short(new)}")
-    return ", ".join(shown) or "no column"
-
-
-def _short(value: object) -> str:
-    text = "–" if value is None else str(value)
-    return text if len(text) <= 24 else f"{text[:23]}…"  # noqa: PLR2004 - what a column has room for
-
-
-def _span(span: timedelta) -> str:
-    seconds = span.total_seconds()
-    if abs(seconds) < 1:
-        return f"{seconds * 1000:.0f} ms"
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if abs(seconds) < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} days"
-
-
-def _ago(at: datetime | None, now: datetime) -> str:
-    return f"{_span(now - at)} ago" if at else "never"
-
-
-def _operator() -> str:
-    return f"cli:{getpass.getuser()}"
+        out.print(f"… and {hidden:,} more, in the table product_changes", style="dim")
 
 
 def _report(report: RunReport) -> dict[str, object]:
-    return {**_plain_fields(report.run), "drift": report.drift, "causes": report.causes, "repairs": report.repairs}
-
-
-def _plain_fields(row: object) -> dict[str, object]:
-    assert dataclasses.is_dataclass(row)
-    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-
-
-def _plain(value: object) -> object:
-    """Return what JSON has a form for: durations in seconds, numbers of the database as text."""
-    match value:
-        case datetime():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case Decimal():
-            return str(value)
-    return _plain_fields(value) if dataclasses.is_dataclass(value) else str(value)
-
-
-def _echo_json(value: object) -> None:
-    click.echo(json.dumps(_plain(value) if dataclasses.is_dataclass(value) else value, default=_plain))
+    return {**plain_fields(report.run), "drift": report.drift, "causes": report.causes, "repairs": report.repairs}

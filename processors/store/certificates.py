@@ -35,6 +35,8 @@ class Recomputation:
     hash: str
     changed_since: int
     """Items that were changed since, whose former content was taken from the history."""
+    repaired_since: int
+    """Items that something other than the mirror had altered or removed, and that a run repaired since."""
     altered: int
     """Rows that something other than the mirror wrote, and that Zoho has not confirmed since."""
     altered_item_ids: list[str]
@@ -59,7 +61,14 @@ def recompute(connection: Connection, certificate: Certificate) -> Recomputation
             )
         )
         altered = only_row(connection.execute(_queries.altered))
-    return Recomputation(row["items"], _hash(row), row["changed_since"], altered["count"], altered["item_ids"] or [])
+    return Recomputation(
+        items=row["items"],
+        hash=_hash(row),
+        changed_since=row["changed_since"],
+        repaired_since=row["repaired_since"],
+        altered=altered["count"],
+        altered_item_ids=altered["item_ids"] or [],
+    )
 
 
 def _hash(row: Row) -> str:

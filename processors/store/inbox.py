@@ -6,9 +6,11 @@ up by each claim, fences that worker's writes. A worker that was frozen past its
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 from processors.errors import MustWait
@@ -20,6 +22,9 @@ Kind = Literal["changed", "deleted"]
 
 DUPLICATE_WINDOW = timedelta(minutes=10)
 """How long after its event succeeded the same body still counts as a copy."""
+
+# A path of this machine says nothing to whoever reads it on another.
+_ROOT = f"{Path(__file__).parents[2]}/"
 
 _queries = Queries("inbox.sql")
 
@@ -59,6 +64,8 @@ class Event:
     received_at: datetime
     attempt: int
     failures: int
+    replay_id: int | None
+    """The replay that sent it, if it was one."""
     body: bytes
     content_type: str
     query_string: bytes
@@ -173,10 +180,21 @@ def _event(row: Row) -> Event:
         received_at=row["received_at"],
         attempt=row["attempts"],
         failures=row["failures"],
+        replay_id=row["replay_id"],
         body=bytes(row["body"]),
         content_type=row["content_type"],
         query_string=bytes(row["query_string"]),
     )
+
+
+def renew_leases(connection: Connection, events: Sequence[Event], lease: timedelta) -> bool:
+    """Keep claimed events for another lease; False: none of them is ours any more."""
+    parameters = {
+        "event_id": [event.id for event in events],
+        "attempt": [event.attempt for event in events],
+        "lease": lease,
+    }
+    return connection.execute(_queries.renew_leases, parameters).rowcount > 0
 
 
 def find_fetch_siblings(connection: Connection, event_id: int) -> list[int]:
@@ -200,9 +218,18 @@ def fail(
             "counts": int(counts),
             "error_class": type(error).__name__,
             "error": str(error) or type(error).__name__,
+            "error_at": _last_line(error),
         },
     ).fetchone()
     return row and row["state"]
+
+
+def _last_line(error: BaseException) -> str | None:
+    """Return where an error was raised: the traceback's last line, without the source."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return None
+    return f"{frames[-1].filename.removeprefix(_ROOT)}, line {frames[-1].lineno}, in {frames[-1].name}"
 
 
 def put_off(connection: Connection, event_ids: Sequence[int], reason: MustWait) -> int:

@@ -48,6 +48,8 @@ class Run:
     started_at: datetime
     finished_at: datetime | None
     known_since: datetime | None
+    known_until: datetime | None
+    known_to_id: str | None
     modified_since: datetime | None
     expected_items: int
     pages: int
@@ -64,6 +66,7 @@ class Run:
     suspects: int
     suspected_of: int
     listed_until: datetime | None
+    listed_to_id: str | None
     deletes_confirmed_by: str | None
     claimable_at: datetime
     attempts: int
@@ -287,7 +290,7 @@ def end_listing(connection: Connection, run: Run) -> Run:
         ended = connection.execute(_queries.end_listing, {"run_id": run.id, "attempt": run.attempts}).fetchone()
         if ended is None:
             raise _lost(run)
-        parameters = {key: ended[key] for key in ("seen", "suspects", "suspected_of", "listed_until")}
+        parameters = {key: ended[key] for key in ("seen", "suspects", "suspected_of", "listed_until", "listed_to_id")}
         return _run_of(only_row(connection.execute(_queries.note_listing, {"run_id": run.id, **parameters})))
 
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -31,8 +31,9 @@ class Cron:
     def latest(self, now: datetime) -> datetime:
         """Return the newest slot that is not after `now`."""
         # Backwards, the iteration begins before the time it is given.
-        just_after = now.astimezone(self.zone).replace(microsecond=0) + timedelta(seconds=1)
-        return next(CronSim(self.expression, just_after, reverse=True))
+        # Added in UTC: in the hour that comes twice, a local time forgets which of the two it is in.
+        just_after = now.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        return next(CronSim(self.expression, just_after.astimezone(self.zone), reverse=True))
 
 
 def process_name(role: str) -> str:

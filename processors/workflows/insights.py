@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from processors.store import api_calls, drift, runs, timetable
@@ -91,6 +91,8 @@ class Overview:
 
     products: dict[str, int]
     events: list[EventCount]
+    discarded: int
+    """Dead events that an operator took for settled; they are counted in `events` all the same."""
     oldest_unfinished_age: timedelta | None
     lag: Lag
     api_usage: Usage
@@ -110,6 +112,7 @@ def overview(connection: Connection) -> Overview:
         return Overview(
             products=only_row(connection.execute(_queries.products)),
             events=[EventCount(**row) for row in connection.execute(_queries.events)],
+            discarded=only_row(connection.execute(_queries.discarded))["count"],
             oldest_unfinished_age=only_row(connection.execute(_queries.oldest_unfinished))["age"],
             lag=Lag(count=lag["count"], quantiles=tuple(lag["quantiles"] or ())),
             api_usage=api_calls.usage(connection),
@@ -183,9 +186,9 @@ def problems(overview: Overview) -> list[Problem]:
                 "in Zoho, look at the workflow rules, the webhook's address and secret, and the daily limit",
             )
         )
-    dead = sum(count.count for count in overview.events if count.state == "dead")
+    dead = sum(count.count for count in overview.events if count.state == "dead") - overview.discarded
     if dead:
-        found.append(Problem(f"{dead:,} dead events", "docs/operations.md, Dead events"))
+        found.append(Problem(f"{dead:,} dead events", "events causes; then replay --state dead, or discard"))
     if overview.oldest_unfinished_age and overview.oldest_unfinished_age > _EVENTS_OVERDUE:
         waiting = sum(e.count for e in overview.events if e.state in ("recorded", "queued", "processing"))
         found.append(
@@ -224,6 +227,131 @@ def run_report(connection: Connection, run_id: int, *, most: int) -> RunReport |
     if run is None:
         return None
     return RunReport(run, drift.by_cause(connection, run_id), drift.repairs(connection, run_id, most=most))
+
+
+@dataclass(frozen=True, slots=True)
+class DeadCause:
+    """Dead events with one root cause; discarded ones are not among them."""
+
+    error_class: str | None
+    cause: str
+    """The error's text, with numbers and quoted parts left out."""
+    count: int
+    first_received_at: datetime
+    last_received_at: datetime
+    example_id: int
+    error_at: str | None
+
+
+def dead_by_cause(connection: Connection) -> list[DeadCause]:
+    """Return dead events by their cause, the most frequent first."""
+    return [DeadCause(**row) for row in connection.execute(_queries.dead_by_cause)]
+
+
+@dataclass(frozen=True, slots=True)
+class EventSummary:
+    """One event, without its body."""
+
+    id: int
+    received_at: datetime
+    kind: str
+    item_id: str | None
+    state: str
+    outcome: str | None
+    attempts: int
+    error_class: str | None
+    error: str | None
+    processed_at: datetime | None
+    run_id: int | None
+    replay_id: int | None
+    discarded_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events are wanted; what is None does not matter. Dead ones are those that nobody discarded."""
+
+    state: str | None = None
+    outcome: str | None = None
+    kind: str | None = None
+    item_id: str | None = None
+    run_id: int | None = None
+    error: str | None = None
+    error_class: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def find_events(connection: Connection, query: EventQuery, *, most: int) -> list[EventSummary]:
+    """Return the newest events that match, the newest first."""
+    rows = connection.execute(_queries.find_events, {**asdict(query), "most": most})
+    return [EventSummary(**row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at an event, or repeated waits for one thing."""
+
+    attempt: int
+    worker: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: str | None
+    error_class: str | None
+    error: str | None
+    error_at: str | None
+    is_wait: bool = False
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EventDetail:
+    """All that is known of one event."""
+
+    id: int
+    received_at: datetime
+    kind: str
+    item_id: str | None
+    state: str
+    outcome: str | None
+    attempts: list[Attempt]
+    failures: int
+    error_class: str | None
+    error: str | None
+    error_at: str | None
+    warnings: list[str]
+    body: str
+    content_type: str
+    claimable_at: datetime
+    processed_at: datetime | None
+    run_id: int | None
+    replay_id: int | None
+    discarded_at: datetime | None
+    discarded_by: str | None
+    discard_reason: str | None
+
+
+def event_detail(connection: Connection, event_id: int) -> EventDetail | None:
+    """Return one event with its attempts; None: there is none of that id."""
+    row = connection.execute(_queries.find_event, {"event_id": event_id}).fetchone()
+    if row is None:
+        return None
+    attempts = [Attempt(**each) for each in connection.execute(_queries.attempts_of, {"event_id": event_id})]
+    # The attempt that finished the event, or is at work on it, is in the event's own row.
+    if row["attempts"] and row["attempts"] not in {each.attempt for each in attempts}:
+        last = Attempt(
+            attempt=row["attempts"],
+            worker=row["claimed_by"],
+            started_at=row["claimed_at"],
+            ended_at=row["processed_at"],
+            outcome=row["outcome"],
+            error_class=None,
+            error=None,
+            error_at=None,
+        )
+        attempts.append(last)
+    del row["claimed_by"], row["claimed_at"]
+    return EventDetail(**{**row, "attempts": attempts, "body": bytes(row["body"]).decode("utf-8", "replace")})
 
 
 def latest_runs(connection: Connection, *, most: int) -> list[Run]:

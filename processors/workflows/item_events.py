@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import perf_counter
 from typing import Protocol
 
@@ -24,9 +25,9 @@ from processors.errors import BodyUnreadable, MustWait, PermanentError, PublishF
 from processors.store import inbox, settlement
 from processors.store.database import AWAY, TOO_LARGE, Connection, Pool
 from processors.store.inbox import Event
-from processors.store.products import Change, Current
+from processors.store.products import Change, Current, Source
 from processors.store.settlement import ItemDecision, Verdict
-from processors.workflows import merging
+from processors.workflows import leases, merging
 from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
 from processors.zoho import items, payloads
 
@@ -36,8 +37,8 @@ BATCH = 200
 LEASE = timedelta(seconds=10)
 """Writing a batch takes milliseconds; statements are cut off at the end of this."""
 
-FETCH_LEASE = timedelta(seconds=60)
-"""Longer than a token refresh, the wait for the quota and a call with a second try take together."""
+FETCH_LEASE = timedelta(seconds=15)
+"""Renewed while Zoho is waited for, which may take longer."""
 
 LONGEST_DRAIN = timedelta(seconds=15)
 """An actor ends after this long even in the middle of a backlog, so that its process can stop; the relay goes on."""
@@ -162,7 +163,9 @@ def _decide_item(connection: Connection, item_id: str, current: Current, events:
 
 def _decide_event(event: Event, current: Current, decision: ItemDecision) -> Verdict:
     if event.kind == "deleted":
-        return _take_down(event, merging.decide_deleted(current, event.received_at), decision)
+        is_replayed = event.replay_id is not None
+        decided = merging.decide_deleted(current, event.received_at, is_replayed=is_replayed)
+        return _take_down(event, decided, decision)
     _, fields = payloads.read_item(event.body, event.content_type, event.query_string)
     body = items.read_body(fields)
     return _take_down(event, merging.decide_change(current, event.item_id, body), decision, body)
@@ -179,7 +182,8 @@ def _take_down(event: Event, decided: Decision, decision: ItemDecision, body: it
         case Write(outcome, product, changes):
             decision.product = product
             if changes:
-                change = Change("webhook", changes, body.modified_at if body else None, event_id=event.id)
+                source: Source = "webhook" if event.replay_id is None else "replay"
+                change = Change(source, changes, body.modified_at if body else None, event_id=event.id)
                 decision.changes.append(change)
             return Verdict(event, outcome, None, notes)
 
@@ -234,7 +238,8 @@ def fetch_items(shop: Workshop, event_ids: Sequence[int]) -> None:
                 )
             events = [event for event, _ in claimed if not _given_up(connection, event)]
         if events:
-            with bound_contextvars(item_id=events[0].item_id, event_ids=[event.id for event in events]):
+            kept = leases.kept(shop.pool, partial(inbox.renew_leases, events=events, lease=FETCH_LEASE))
+            with bound_contextvars(item_id=events[0].item_id, event_ids=[event.id for event in events]), kept:
                 must_wait = _fetch_item(shop, events[0].item_id, events, claimed[0][1])
             if must_wait:
                 # Whatever it is, the others would meet it too.

@@ -136,18 +136,20 @@ def decide_absent(current: Current, now: datetime) -> Settled | Write:
     row = current.product
     if row is None:
         return Settled("gone")
-    if row.deleted_at:
-        return _confirmed(row)
-    return _tombstone(row, now)
+    # What was altered here need not be right any more: the item is gone.
+    row = replace(row, altered_at=None)
+    return _confirmed(row) if row.deleted_at else _tombstone(row, now)
 
 
-def decide_deleted(current: Current, received_at: datetime) -> Decision:
-    """Decide what a delivery at the deleted route does."""
+def decide_deleted(current: Current, received_at: datetime, *, is_replayed: bool = False) -> Decision:
+    """Decide what a delivery at the deleted route does; sent again by a person, it may be long out of date."""
     row = current.product
     if row is None:
         return Settled("gone")
     if row.deleted_at:
         return _confirmed(row)
+    if is_replayed:
+        return FetchNeeded("a deletion was replayed")
     if current.absences:
         # It came back since. Such bodies carry no time: this may be the old deletion, delivered once more or late.
         return FetchNeeded("the item was reported deleted before")

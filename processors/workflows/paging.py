@@ -4,10 +4,10 @@ The list is computed anew for every call. Where an item is deleted that was read
 and what stood first on the next page is now last on a page that was read already: no page shows it. Two things keep
 that from going unnoticed.
 
-- What is known here and was shown by no page is looked at one by one afterwards (`reconciliation`). Everything that
-  Zoho created before the last complete run began is known here.
-- Where the list may hold items that are not known here, pages overlap: each begins with the last items of the page
-  before it. If none of those is there any more, the reading steps back until one is.
+- What is known here and was shown by no page is looked at one by one afterwards (`reconciliation`). Everything up to
+  the last item that the last complete run read is known here.
+- Behind that the list may hold items that are not known here, and pages overlap: each begins with the last items of the
+  page before it. If none of those is there any more, the reading steps back until one is.
 
 A page is addressed by its number and its size, so pages that overlap are a little smaller than the largest: the fifth
 page of 196 begins within the fourth of 197. Should Zoho not take such sizes (that is not documented), pages of the size
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from processors import logs
 from processors.errors import ListUntrustworthy, ZohoUnavailable
@@ -32,6 +33,8 @@ PER_PAGE = 200
 """The largest page that Zoho gives."""
 
 _OVERLAP = 5
+# So often the reading steps back before it gets any further; then it is given up.
+_MOST_STEPS_BACK = 12
 _SMALLEST_PAGE = PER_PAGE // 2
 
 _log = logs.get(__name__)
@@ -77,6 +80,36 @@ class ReadPage:
     is_last: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """The last item of a list that was read to its end."""
+
+    item_id: str | None
+    created_at: datetime | None
+
+
+def kept(page: ListedPage) -> KeptPage:
+    """Return what is kept of a page."""
+    return KeptPage([item.key for item in page.items], page.items[-1].created_at if page.items else None)
+
+
+def _require_whole(window: Window, page: ListedPage, read_to: int) -> None:
+    """Find a page that is shorter than it can be.
+
+    Raises:
+        ZohoUnavailable: it is; it may be whole the next time.
+    """
+    if page.has_more and len(page.items) < window.per_page:
+        message = (
+            f"Zoho's page {window.page} has {len(page.items)} items of {window.per_page}, "
+            "and yet it says that there are more"
+        )
+        raise ZohoUnavailable(message)
+    if not page.items and window.start == 0 and read_to > 0:
+        message = "Zoho's list is empty all of a sudden"
+        raise ZohoUnavailable(message)
+
+
 def next_window(read_to: int, *, overlap: int, per_page: int = PER_PAGE) -> Window:
     """Return the page that reaches furthest and begins at least `overlap` items before `read_to`.
 
@@ -96,7 +129,7 @@ class Listing:
         *,
         read_to: int,
         last: KeptPage | None,
-        known_since: datetime | None,
+        known_until: Frontier | None,
         expected: int,
         pace: Pace,
         is_behind: Callable[[ListedPage], bool] = lambda _page: False,
@@ -104,21 +137,24 @@ class Listing:
     ) -> None:
         """Read with `fetch`, which may be called from several threads.
 
-        `last` is the page before `read_to`. `known_since`: what was created before is known here; None: nothing is.
+        `last` is the page before `read_to`. `known_until`: up to where everything is known here; None: nothing is.
         `expected` items are worth asking for before it is certain that there are so many. `is_behind` tells that a page
         is the last that matters. Once `goes_on` says no, nothing more is asked for.
         """
         self._fetch = fetch
         self._read_to = read_to
         self._last = last
-        self._known_since = known_since
+        self._known_until = known_until
         self._expected = expected
         self._pace = pace
         self._is_behind = is_behind
         self._goes_on = goes_on
         self._per_page = PER_PAGE
         self._takes_any_size = True
+        self._is_sorted = True
         self._has_more = True
+        self._furthest = read_to
+        self._steps_back = 0
         self._call_seconds = 0.0
         self._ahead: deque[tuple[Window, Future[ListedPage]]] = deque()
 
@@ -128,7 +164,7 @@ class Listing:
         Raises:
             WorkError: whatever `fetch` raises for the page after the last one yielded.
             ZohoUnavailable: a page is shorter than it can be.
-            ListUntrustworthy: Zoho does not keep to any size of pages.
+            ListUntrustworthy: Zoho does not keep to any size of pages, or its pages never meet.
         """
         executor = ThreadPoolExecutor(self._pace.calls_at_once, thread_name_prefix="page")
         try:
@@ -150,16 +186,9 @@ class Listing:
                 overlap = 0
                 continue
             if self._has_slipped(window, page):
-                overlap = max(_OVERLAP, 4 * (self._read_to - window.start))
-                _log.info("paging.stepped_back", page=window.page, per_page=window.per_page, overlap=overlap)
-                self._ahead.clear()
+                overlap = self._step_back(window)
                 continue
-            if page.has_more and len(page.items) < window.per_page:
-                message = (
-                    f"Zoho's page {window.page} has {len(page.items)} items of {window.per_page}, "
-                    "and yet it says that there are more"
-                )
-                raise ZohoUnavailable(message)
+            _require_whole(window, page, self._read_to)
             self._note(window, page)
             overlap = self._overlap()
             is_last = self._is_last(window, page)
@@ -172,7 +201,7 @@ class Listing:
 
     def _ask_ahead(self, executor: ThreadPoolExecutor, overlap: int) -> None:
         position = self._ahead[-1][0].end if self._ahead else self._read_to
-        likely_end = max(self._expected, self._read_to * 5 // 4)
+        likely_end = self._expected if self._read_to < self._expected else self._read_to * 5 // 4
         while len(self._ahead) < self._pace.depth(self._call_seconds) and self._goes_on():
             if self._ahead and position >= likely_end:
                 return
@@ -188,20 +217,42 @@ class Listing:
         self._call_seconds = time.perf_counter() - started
         return page
 
+    def _step_back(self, window: Window) -> int:
+        """Return how far to reach back instead; what was asked for ahead is of no use any more."""
+        self._steps_back += 1
+        if self._steps_back > _MOST_STEPS_BACK:
+            message = "the pages of Zoho's list do not meet: its order is not the one asked for, or it changes too fast"
+            raise ListUntrustworthy(message)
+        self._ahead.clear()
+        reach = max(self._read_to - window.start, 0)
+        # By less than a page where it is far already: the items looked for must not be jumped over.
+        overlap = max(_OVERLAP, 4 * reach if reach < _SMALLEST_PAGE // 2 else reach + _SMALLEST_PAGE)
+        _log.info("paging.stepped_back", page=window.page, per_page=window.per_page, overlap=overlap)
+        return overlap
+
     def _note(self, window: Window, page: ListedPage) -> None:
-        item_ids = [item.item_id for item in page.items if item.item_id is not None]
-        self._read_to = max(self._read_to, window.start + len(page.items))
+        # Not the furthest position so far: if something was deleted, all that was read has moved up since.
+        self._read_to = window.start + len(page.items)
+        if self._read_to > self._furthest:
+            self._furthest, self._steps_back = self._read_to, 0
+        created = [item.created_at for item in page.items if item.created_at is not None]
+        self._is_sorted = self._is_sorted and all(earlier <= later for earlier, later in pairwise(created))
         if page.items:
-            self._last = KeptPage(item_ids, page.items[-1].created_at)
+            self._last = kept(page)
 
     def _overlap(self) -> int:
         """Return how far the next page has to reach back."""
         if self._last is None or not self._takes_any_size:
             return 0
-        return _OVERLAP if self._may_be_unknown(self._last.last_created_at) else 0
+        return _OVERLAP if self._may_be_unknown(self._last.item_ids[-1], self._last.last_created_at) else 0
 
-    def _may_be_unknown(self, created_at: datetime | None) -> bool:
-        return self._known_since is None or created_at is None or created_at >= self._known_since
+    def _may_be_unknown(self, item_id: str, created_at: datetime | None) -> bool:
+        """Tell whether this item, or one beside it, may never have been read by a complete run."""
+        known = self._known_until
+        if known is None or known.created_at is None or created_at is None or not self._is_sorted:
+            return True
+        # Of items created in one second, only the very last one is certain to have been the end.
+        return created_at > known.created_at or (created_at == known.created_at and item_id != known.item_id)
 
     def _has_slipped(self, window: Window, page: ListedPage) -> bool:
         """Tell whether something unknown may have slipped between this page and the one before."""
@@ -209,8 +260,9 @@ class Listing:
             return False
         if window.start < self._read_to:
             known = set(self._last.item_ids)
-            return not any(item.item_id in known for item in page.items)
-        return bool(page.items) and self._may_be_unknown(page.items[0].created_at)
+            return not any(item.key in known for item in page.items)
+        # The page before said that there is more: whatever it was, it may have moved up.
+        return not page.items or self._may_be_unknown(page.items[0].key, page.items[0].created_at)
 
     def _is_last(self, window: Window, page: ListedPage) -> bool:
         if self._is_behind(page):
@@ -219,7 +271,7 @@ class Listing:
             return False
         # A full page that is said to be the last is looked behind, where something unknown could be.
         is_full = len(page.items) >= window.per_page
-        return not (is_full and self._may_be_unknown(page.items[-1].created_at))
+        return not (is_full and self._may_be_unknown(page.items[-1].key, page.items[-1].created_at))
 
     @staticmethod
     def _has_other_size(window: Window, page: ListedPage) -> bool:

@@ -9,12 +9,10 @@ the watermark or leaves a certificate.
 
 from __future__ import annotations
 
-import contextlib
 import random
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -41,10 +39,10 @@ from processors.store.database import AWAY, Connection, Pool, encode_json
 from processors.store.products import NOT_DRIFT, Current
 from processors.store.runs import Check, Counts, KeptPage, Listed, Run, RunState, Unusable, WebhookState
 from processors.store.settlement import ItemDecision
-from processors.workflows import drift, merging
+from processors.workflows import drift, leases, merging, paging
 from processors.workflows.drift import Miss
 from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
-from processors.workflows.paging import Listing, Pace, ReadPage, Window
+from processors.workflows.paging import Frontier, Listing, Pace, ReadPage, Window
 from processors.zoho import items
 from processors.zoho.items import Fields
 from processors.zoho.listing import ListedItem, ListedPage
@@ -55,7 +53,6 @@ LONGEST_STRETCH = timedelta(minutes=4)
 MOST_FAILURES = 5
 """Five tries of one page, with pauses of 1, 3, 9 and 27 seconds between them; then the run ends, incomplete."""
 
-_RENEW_SECONDS = 5.0
 _FIRST_RETRY = timedelta(seconds=1)
 # Zoho documents no limit; integrators ask for 100 to 200.
 _CHECKED_TOGETHER = 100
@@ -126,35 +123,22 @@ class Reconciler:
             run = runs.claim(connection, run_id, worker=self.worker)
         if run is None:
             return
-        with bound_contextvars(run_id=run.id, run_kind=run.kind), self._keeping_lease(run):
+        # One page of Zoho's may take longer than the lease lasts.
+        kept = leases.kept(self.pool, lambda connection: runs.renew_lease(connection, run))
+        with bound_contextvars(run_id=run.id, run_kind=run.kind), kept:
             _log.info("run.taken_up", phase=run.phase, pages=run.pages, attempt=run.attempts)
             try:
-                self._go_on(run)
+                self._go_on_or_put_off(run)
             except LeaseLost as error:
                 _log.warning("run.lost_to_another_worker", error=str(error))
-            except Exception as error:
-                if isinstance(error, AWAY):
-                    raise
-                self._put_off(run, error)
 
-    @contextlib.contextmanager
-    def _keeping_lease(self, run: Run) -> Iterator[None]:
-        """Renew the lease now and then: one page of Zoho's may take longer than it lasts."""
-        is_over = threading.Event()
-
-        def renew() -> None:
-            while not is_over.wait(_RENEW_SECONDS):
-                with contextlib.suppress(*AWAY), self.pool.connection() as connection:
-                    if not runs.renew_lease(connection, run):
-                        return
-
-        thread = threading.Thread(target=renew, name="run-lease", daemon=True)
-        thread.start()
+    def _go_on_or_put_off(self, run: Run) -> None:
         try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
+            self._go_on(run)
+        except (LeaseLost, *AWAY):
+            raise
+        except Exception as error:  # noqa: BLE001 - its class decides what becomes of the run
+            self._put_off(run, error)
 
     def _put_off(self, run: Run, error: Exception) -> None:
         """Decide by the error's class whether the run waits, tries again, or ends."""
@@ -245,7 +229,7 @@ class Reconciler:
             fetch,
             read_to=run.read_to,
             last=last,
-            known_since=None if is_recent else run.known_since,
+            known_until=None if is_recent or run.known_since is None else Frontier(run.known_to_id, run.known_until),
             expected=run.expected_items,
             pace=self.pace,
             is_behind=is_behind,
@@ -260,10 +244,7 @@ class Reconciler:
         """
         started = perf_counter()
         asked_at = datetime.now(UTC)
-        page = KeptPage(
-            [item.item_id for item in read.page.items if item.item_id is not None],
-            read.page.items[-1].created_at if read.page.items else None,
-        )
+        page = paging.kept(read.page)
         times = [item.body.modified_at for item in read.page.items if item.body and item.body.modified_at]
 
         def note(connection: Connection, step: _Step) -> None:
@@ -380,7 +361,10 @@ class Reconciler:
                     )
                 else:
                     state: RunState = "partial" if now.pages else "failed"
-                    ended = runs.finish(connection, run, state, error=error, webhooks=webhooks)
+                    # That nothing was missed is proven by complete runs only.
+                    ended = runs.finish(
+                        connection, run, state, error=error, webhooks="dead" if webhooks == "dead" else None
+                    )
             causes = drift_store.by_cause(connection, run.id)
         _log_end(ended, causes)
 
@@ -412,7 +396,8 @@ def _decide_page(
     listed: dict[str, ListedItem] = {}
     for item in page:
         if item.item_id is None or item.body is None:
-            _keep(step, item.item_id, item.raw, partial(_read_whole, item))
+            step.counts.seen += item.key not in known_before
+            _keep(step, item.item_id, item.raw, partial(_read_whole, item), is_counted=item.key not in known_before)
         else:
             listed[item.item_id] = item
     bodies = {item_id: item.body for item_id, item in listed.items() if item.body is not None}
@@ -421,12 +406,12 @@ def _decide_page(
     step.counts.seen += sum(is_counted.values())
     for item_id, item in listed.items():
         if item_id in refused:
-            _keep_unusable(step, item_id, item.raw, refused[item_id])
+            _keep_unusable(step, item_id, item.raw, refused[item_id], is_counted=is_counted[item_id])
         elif item_id not in known:
             step.counts.unchanged += is_counted[item_id]
         else:
             decide = partial(_decide_listed, item, item_id, known[item_id], asked_at)
-            decided = _keep(step, item_id, item.raw, decide)
+            decided = _keep(step, item_id, item.raw, decide, is_counted=is_counted[item_id])
             if decided is not None:
                 _take_down(step, item_id, known[item_id], decided, is_counted=is_counted[item_id])
     return step
@@ -439,21 +424,26 @@ def _read_whole(item: ListedItem) -> Decision:
 
 
 def _decide_listed(item: ListedItem, item_id: str, current: Current, asked_at: datetime) -> Decision:
-    return merging.decide_listed(current, item_id, items.read_body(item.read()), asked_at)
+    assert item.body is not None, "an item without a body is kept as unusable"
+    # Of the mapped keys it was read already; what it added to them stays.
+    body = replace(item.body, fields={**item.body.fields, **item.read()})
+    return merging.decide_listed(current, item_id, body, asked_at)
 
 
-def _keep(step: _Step, item_id: str | None, body: bytes, decide: Callable[[], Decision]) -> Decision | None:
+def _keep(
+    step: _Step, item_id: str | None, body: bytes, decide: Callable[[], Decision], *, is_counted: bool = True
+) -> Decision | None:
     """Decide, or keep the item as one that cannot be used: one bad item stops nothing."""
     try:
         return decide()
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one item must not stop the others
-        _keep_unusable(step, item_id, body, error)
+        _keep_unusable(step, item_id, body, error, is_counted=is_counted)
         return None
 
 
-def _keep_unusable(step: _Step, item_id: str | None, body: bytes, error: Exception) -> None:
+def _keep_unusable(step: _Step, item_id: str | None, body: bytes, error: Exception, *, is_counted: bool = True) -> None:
     step.unusable.append(Unusable(item_id, body, error))
-    step.counts.failed += 1
+    step.counts.failed += is_counted
 
 
 def _take_down(step: _Step, item_id: str, current: Current, decided: Decision, *, is_counted: bool = True) -> None:

@@ -5,6 +5,8 @@ Most items of a sweep are what their rows say already, and are never decoded fur
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,6 +51,9 @@ class _Mapped(msgspec.Struct):
 
 
 _KEYS = _Mapped.__struct_fields__
+# Strings, so that what looks like structure within them does not count; and the structure.
+_SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+_ITEMS_DEPTH = 2
 _decode_page = msgspec.json.Decoder(_Page).decode
 _decode_mapped = msgspec.json.Decoder(_Mapped, float_hook=items.read_number).decode
 
@@ -64,6 +69,11 @@ class ListedItem:
     body: Body | None
     """Of the mapped keys alone; None where they cannot be read."""
     created_at: datetime | None
+
+    @property
+    def key(self) -> str:
+        """What it is recognised by on another page: its id, or something that stands in for one."""
+        return self.item_id or f"!{hashlib.blake2b(self.raw, digest_size=16).hexdigest()}"
 
     def read(self) -> Fields:
         """Return all of its keys.
@@ -95,6 +105,8 @@ def read_envelope(content: bytes) -> Mapping[str, Any] | None:
     """Return the parts of a list's answer, its items as bytes; None: it is no JSON object."""
     try:
         page = _decode_page(content)
+    except RecursionError:
+        return _cut(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _read_forgivingly(content)
     return {"code": page.code, "message": page.message, "items": page.items, "page_context": page.page_context}
@@ -110,6 +122,38 @@ def _read_forgivingly(content: bytes) -> Mapping[str, Any] | None:
         return None
     found = answer.get("items")
     return {**answer, "items": [encode_json(item) for item in found]} if isinstance(found, list) else answer
+
+
+def _cut(content: bytes) -> Mapping[str, Any] | None:
+    """Cut a page into its items by signs alone: one that is nested too deeply must not cost the others."""
+    depth, begins, array = 0, 0, None
+    key = found_end = None
+    found: list[bytes] = []
+    for token in _SIGNS.finditer(content):
+        sign = token[0]
+        if sign[:1] == b'"':
+            key = token
+        elif sign in b"{[":
+            is_items = key and key[0] == b'"items"' and content[key.end() : token.start()].strip() == b":"
+            depth += 1
+            if sign == b"[" and depth == _ITEMS_DEPTH and is_items:
+                array, begins = token.start(), token.end()
+        elif array is not None and depth == _ITEMS_DEPTH and sign in b",]":
+            found.append(content[begins : token.start()].strip())
+            begins = token.end()
+        if sign in b"}]":
+            depth -= 1
+            if array is not None and depth < _ITEMS_DEPTH:
+                found_end = token.end()
+                break
+    if array is None or found_end is None:
+        return None
+    try:
+        page = _decode_page(content[:array] + b"[]" + content[found_end:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    items_found = [each for each in found if each]
+    return {"code": page.code, "message": page.message, "items": items_found, "page_context": page.page_context}
 
 
 def read_page(envelope: Mapping[str, Any], *, per_page: int) -> ListedPage | None:

@@ -28,7 +28,8 @@ WITH dead AS (
        FOR UPDATE OF events
 )
 UPDATE events
-   SET state = 'recorded', failures = 0, error_class = NULL, error = NULL, claimable_at = now(), queued_at = NULL,
+   SET state = 'recorded', failures = 0, error_class = NULL, error = NULL, error_at = NULL, claimable_at = now(),
+       queued_at = NULL, replay_id = NULL, discarded_at = NULL, discarded_by = NULL, discard_reason = NULL,
        needs_fetch = false, item_id = dead.item_id, content_type = dead.content_type, query_string = dead.query_string
   FROM dead
  WHERE events.id = dead.id
@@ -75,7 +76,7 @@ UPDATE events
 -- Take the named events, and others that wait, for one lease; with each event come what is known of its item and the
 -- version of that. Suspects, which failed before or whose worker vanished, are only taken when asked for.
 WITH named AS (
-    SELECT id
+    SELECT id, state, attempts, claimed_by, claimed_at
       FROM events
      WHERE id = ANY(%(event_ids)b)
        AND state IN ('recorded', 'queued', 'processing')
@@ -95,14 +96,21 @@ WITH named AS (
      ORDER BY claimable_at
      LIMIT %(others)s
        FOR UPDATE SKIP LOCKED
+), vanished AS (
+    -- Still 'processing': the worker that had it neither finished it nor said why not.
+    INSERT INTO event_attempts (event_id, attempt, worker, started_at, error_class, error)
+    SELECT id, attempts, claimed_by, claimed_at, 'WorkerVanished', 'its worker ended, or froze, without a word'
+      FROM named
+     WHERE state = 'processing'
+        ON CONFLICT DO NOTHING
 ), claimed AS (
     UPDATE events
        SET state = 'processing', attempts = attempts + 1, claimable_at = now() + %(lease)s::interval,
-           -- Still 'processing': the worker that had it neither finished it nor said why not.
            failures = failures + (state = 'processing')::integer,
-           claimed_by = %(worker)s
+           claimed_by = %(worker)s,
+           claimed_at = clock_timestamp()
      WHERE id IN (SELECT id FROM named UNION SELECT id FROM waiting)
- RETURNING id, kind, item_id, received_at, attempts, failures, body, content_type, query_string
+ RETURNING id, kind, item_id, received_at, attempts, failures, replay_id, body, content_type, query_string
 )
 SELECT claimed.*, products.*,
        -- Counted where it matters: of an item without a row, and before a deletion.
@@ -111,6 +119,14 @@ SELECT claimed.*, products.*,
   FROM claimed
   LEFT JOIN products ON zoho_item_id = item_id
  ORDER BY claimed.id;
+
+-- name: renew_leases
+UPDATE events
+   SET claimable_at = now() + %(lease)s::interval
+  FROM unnest(%(event_id)b::bigint[], %(attempt)b::integer[]) AS held (event_id, attempt)
+ WHERE events.id = held.event_id
+   AND events.attempts = held.attempt
+   AND (state = 'processing') IS TRUE;
 
 -- name: find_fetch_siblings
 -- The unfinished events of this one's item that only a call to Zoho can settle: one call serves them all.
@@ -123,16 +139,27 @@ SELECT id
 
 -- name: fail_event
 -- An attempt failed: try again later, or give up where retry_in is null. Nothing happens when the lease was lost.
-UPDATE events
-   SET state = CASE WHEN %(retry_in)s::interval IS NULL THEN 'dead' ELSE 'recorded' END,
-       failures = failures + %(counts)s::integer,
-       error_class = %(error_class)s,
-       error = %(error)s,
-       claimable_at = now() + coalesce(%(retry_in)s::interval, '0')
- WHERE id = %(event_id)s
-   AND attempts = %(attempt)s
-   AND state = 'processing'
-RETURNING state;
+WITH failed AS (
+    UPDATE events
+       SET state = CASE WHEN %(retry_in)s::interval IS NULL THEN 'dead' ELSE 'recorded' END,
+           failures = failures + %(counts)s::integer,
+           error_class = %(error_class)s,
+           error = %(error)s,
+           error_at = %(error_at)s,
+           claimable_at = now() + coalesce(%(retry_in)s::interval, '0')
+     WHERE id = %(event_id)s
+       AND attempts = %(attempt)s
+       AND state = 'processing'
+ RETURNING id, attempts, claimed_by, claimed_at, state
+), noted AS (
+    INSERT INTO event_attempts (event_id, attempt, worker, started_at, error_class, error, error_at, is_wait)
+    SELECT id, attempts, claimed_by, claimed_at, %(error_class)s, %(error)s, %(error_at)s, %(counts)s::integer = 0
+      FROM failed
+        ON CONFLICT (event_id, error_class) WHERE is_wait DO UPDATE
+       SET attempt = excluded.attempt, worker = excluded.worker, ended_at = excluded.ended_at, error = excluded.error,
+           times = event_attempts.times + 1
+)
+SELECT state FROM failed;
 
 -- name: put_off
 -- Events that need Zoho, while Zoho must not be asked: none of them is claimed only to find that out.

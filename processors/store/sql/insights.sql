@@ -12,6 +12,51 @@ SELECT state, outcome, count(*) AS count
  GROUP BY state, outcome
  ORDER BY state, outcome;
 
+-- name: discarded
+SELECT count(*) AS count FROM events WHERE state = 'dead' AND discarded_at IS NOT NULL;
+
+-- name: dead_by_cause
+-- Dead events by the root of their cause: the same error but for numbers and what is quoted in it.
+SELECT error_class, cause, count(*) AS count, min(received_at) AS first_received_at,
+       max(received_at) AS last_received_at, max(id) AS example_id, max(error_at) AS error_at
+  FROM (SELECT *, left(regexp_replace(regexp_replace(error, $$'[^']*'|"[^"]*"$$, '…', 'g'), '\d+', '…', 'g'), 200)
+                  AS cause
+          FROM events
+         WHERE state = 'dead' AND discarded_at IS NULL) AS dead
+ GROUP BY error_class, cause
+ ORDER BY count DESC, example_id DESC;
+
+-- name: find_events
+-- The newest events that a filter chooses; a null chooses everything.
+SELECT id, received_at, kind, item_id, state, outcome, attempts, error_class, error, processed_at, run_id, replay_id,
+       discarded_at
+  FROM events
+ WHERE (%(state)s::text IS NULL OR state = %(state)s)
+   AND (%(state)s::text IS DISTINCT FROM 'dead' OR discarded_at IS NULL)
+   AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
+   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+   AND (%(item_id)s::text IS NULL OR item_id = %(item_id)s)
+   AND (%(run_id)s::bigint IS NULL OR run_id = %(run_id)s)
+   AND (%(error)s::text IS NULL OR error ILIKE '%%' || %(error)s || '%%')
+   AND (%(error_class)s::text IS NULL OR error_class = %(error_class)s)
+   AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s)
+   AND (%(until)s::timestamptz IS NULL OR received_at < %(until)s)
+ ORDER BY id DESC
+ LIMIT %(most)s;
+
+-- name: find_event
+SELECT id, received_at, kind, item_id, state, outcome, attempts, failures, error_class, error, error_at, warnings, body,
+       content_type, claimable_at, claimed_by, claimed_at, processed_at, run_id, replay_id, discarded_at, discarded_by,
+       discard_reason
+  FROM events
+ WHERE id = %(event_id)s;
+
+-- name: attempts_of
+SELECT attempt, worker, started_at, ended_at, outcome, error_class, error, error_at, is_wait, times
+  FROM event_attempts
+ WHERE event_id = %(event_id)s
+ ORDER BY attempt;
+
 -- name: oldest_unfinished
 SELECT min(received_at) AS received_at, now() - min(received_at) AS age
   FROM events

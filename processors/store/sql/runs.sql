@@ -2,13 +2,21 @@
 
 -- name: open_run
 -- Start a run, unless one of its kind is under way. It notes what is known at its beginning.
-INSERT INTO reconciliation_runs (kind, trigger, known_since, modified_since, expected_items)
-SELECT %(kind)s, %(trigger)s,
-       (SELECT max(started_at) FROM reconciliation_runs WHERE kind = 'full' AND state = 'complete'),
-       CASE %(kind)s WHEN 'recent'
-            THEN (SELECT max(watermark) FROM reconciliation_runs WHERE state = 'complete') - %(overlap)s::interval
-       END,
+INSERT INTO reconciliation_runs (kind, trigger, known_since, known_until, known_to_id, modified_since, expected_items)
+SELECT %(kind)s, %(trigger)s, last_full.started_at, last_full.listed_until, last_full.listed_to_id,
+       CASE %(kind)s WHEN 'recent' THEN greatest(last_full.watermark, last_recent.watermark) - %(overlap)s::interval END,
        CASE %(kind)s WHEN 'full' THEN (SELECT count(*) FROM products WHERE deleted_at IS NULL) ELSE 0 END
+  FROM (VALUES (1)) AS one
+  LEFT JOIN LATERAL (SELECT *
+                       FROM reconciliation_runs
+                      WHERE kind = 'full' AND state = 'complete'
+                      ORDER BY started_at DESC
+                      LIMIT 1) AS last_full ON true
+  LEFT JOIN LATERAL (SELECT *
+                       FROM reconciliation_runs
+                      WHERE kind = 'recent' AND state = 'complete'
+                      ORDER BY started_at DESC
+                      LIMIT 1) AS last_recent ON true
     ON CONFLICT (kind) WHERE state = 'running' DO NOTHING
 RETURNING *;
 
@@ -27,10 +35,13 @@ SELECT DISTINCT ON (kind) * FROM reconciliation_runs ORDER BY kind, id DESC;
 
 -- name: last_complete
 -- The last complete run of each kind.
-SELECT DISTINCT ON (kind) *
-  FROM reconciliation_runs
- WHERE state = 'complete'
- ORDER BY kind, started_at DESC;
+SELECT run.*
+  FROM (VALUES ('full'), ('recent')) AS kinds (kind)
+ CROSS JOIN LATERAL (SELECT *
+                       FROM reconciliation_runs
+                      WHERE kind = kinds.kind AND state = 'complete'
+                      ORDER BY started_at DESC
+                      LIMIT 1) AS run;
 
 -- name: count_products
 SELECT count(*) AS count FROM products WHERE deleted_at IS NULL;
@@ -145,14 +156,21 @@ WITH ended AS (
 )
 SELECT id,
        (SELECT count(*) FROM listed) AS seen,
-       (SELECT last_created_at FROM run_pages WHERE run_id = %(run_id)s ORDER BY number DESC LIMIT 1) AS listed_until,
+       last_page.last_created_at AS listed_until,
+       last_page.item_ids[cardinality(last_page.item_ids)] AS listed_to_id,
        (SELECT count(*) FROM suspected) AS suspects,
        (SELECT count(*) FROM products WHERE deleted_at IS NULL AND created_at < started_at) AS suspected_of
-  FROM ended;
+  FROM ended
+  LEFT JOIN LATERAL (SELECT *
+                       FROM run_pages
+                      WHERE run_id = ended.id AND cardinality(item_ids) > 0
+                      ORDER BY number DESC
+                      LIMIT 1) AS last_page ON true;
 
 -- name: note_listing
 UPDATE reconciliation_runs
-   SET seen = %(seen)s, suspects = %(suspects)s, suspected_of = %(suspected_of)s, listed_until = %(listed_until)s
+   SET seen = %(seen)s, suspects = %(suspects)s, suspected_of = %(suspected_of)s, listed_until = %(listed_until)s,
+       listed_to_id = %(listed_to_id)s
  WHERE id = %(run_id)s
 RETURNING *;
 

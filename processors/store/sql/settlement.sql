@@ -86,6 +86,7 @@ WITH items AS (
            claimable_at = now(),
            error_class = NULL,
            error = held.reason,
+           error_at = NULL,
            warnings = coalesce(held.warnings::jsonb, '[]')
       FROM held
       JOIN settled USING (item_id)

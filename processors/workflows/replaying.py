@@ -1,0 +1,209 @@
+"""Sends events again at a person's request: all that match, a few each second, on record, and first as a rehearsal.
+
+A replayed event goes the way of any other, from the beginning: the same decision, by the time of its values alone. So
+an old one never puts a row back, and one that has nothing new says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from processors import logs
+from processors.errors import BodyUnreadable, PublishFailed, ReplayRefused
+from processors.store import replays, settlement
+from processors.store.database import Connection, Pool
+from processors.store.inbox import Event
+from processors.store.products import Changes, Current
+from processors.store.replays import EventFilter, Replay, Unsent
+from processors.workflows import merging
+from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
+from processors.zoho import items, payloads
+
+EVERY = timedelta(seconds=1)
+"""How often events are sent again; how many each time is the replay's pace."""
+
+PER_SECOND = 50
+"""The pace where none is asked for: a small part of what a worker applies, so that new deliveries do not wait."""
+
+JOB = "replays"
+"""The name of the timetable's line, for whoever sends: at most one does in each second."""
+
+_REHEARSED_TOGETHER = 200
+
+_log = logs.get(__name__)
+
+Effect = Literal["created", "updated", "unchanged", "stale", "tombstoned", "gone", "fetch", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What replaying one event would do to its row as it is now."""
+
+    event_id: int
+    item_id: str | None
+    state: str
+    effect: Effect
+    """`fetch`: only Zoho can tell; `unreadable`: it would stay dead."""
+    changes: Changes
+    reason: str | None
+
+
+def start(
+    pool: Pool, chosen: EventFilter, *, requested_by: str, reason: str = "", per_second: int = PER_SECOND
+) -> Replay:
+    """Open a replay of all finished events that match; it is sent by the timetable.
+
+    Raises:
+        ReplayRefused: the filter is empty, or nothing matches.
+    """
+    with pool.connection() as connection:
+        event_ids = matching(connection, chosen)
+        replay = replays.open_replay(
+            connection, chosen, event_ids, requested_by=requested_by, reason=reason, per_second=per_second
+        )
+    _log.info("replay.started", replay_id=replay.id, events=replay.total, requested_by=requested_by, reason=reason)
+    return replay
+
+
+def matching(connection: Connection, chosen: EventFilter) -> list[int]:
+    """Return the finished events that match.
+
+    Raises:
+        ReplayRefused: the filter is empty, or nothing matches.
+    """
+    if chosen.is_empty:
+        message = "name the events that are meant: their ids, or a filter such as --state dead"
+        raise ReplayRefused(message)
+    event_ids = replays.match(connection, chosen)
+    missing = set(chosen.event_ids or ()) - set(event_ids)
+    if missing:
+        listed = ", ".join(map(str, sorted(missing)[:10]))
+        message = f"no finished event that matches has the id {listed}: it is not there, or still under way"
+        raise ReplayRefused(message)
+    if not event_ids:
+        message = "no finished event matches"
+        raise ReplayRefused(message)
+    return event_ids
+
+
+def send_due(pool: Pool, publish: Callable[[Sequence[int]], None]) -> int:
+    """Send the next events of every running replay, as many as its pace allows for `EVERY`; return how many.
+
+    Raises:
+        psycopg.OperationalError: Postgres is away; nothing was sent that is not on record.
+    """
+    with pool.connection() as connection:
+        sent = [event_id for replay in replays.running(connection) for event_id in _send_some(connection, replay)]
+        for replay_id in replays.end_sent(connection):
+            _log.info("replay.sent", replay_id=replay_id)
+    if sent:
+        try:
+            publish(sent)
+        except PublishFailed as error:
+            # The relay hands them over.
+            _log.warning("events.not_published", count=len(sent), error=str(error))
+    return len(sent)
+
+
+def _send_some(connection: Connection, replay: Replay) -> list[int]:
+    most = max(1, round(replay.per_second * EVERY.total_seconds()))
+    with connection.transaction():
+        readable: list[tuple[int, str]] = []
+        unreadable: list[tuple[int, str]] = []
+        for event in replays.next_events(connection, replay, most=most):
+            try:
+                readable.append((event.id, _item_id(event)))
+            except BodyUnreadable as error:
+                unreadable.append((event.id, str(error)))
+        sent = replays.send(connection, replay, readable) if readable else []
+        if unreadable:
+            replays.skip(connection, replay, unreadable)
+    return sent
+
+
+def _item_id(event: Unsent) -> str:
+    """Return the item's id, read anew where it could not be read before: the code may have learned since."""
+    _require_body(event.body, event.query_string)
+    if event.item_id is not None:
+        return event.item_id
+    return payloads.read_item(event.body, event.content_type, event.query_string)[0]
+
+
+def _require_body(body: bytes, query_string: bytes) -> None:
+    if not body and not query_string:
+        message = "its body was trimmed"
+        raise BodyUnreadable(message)
+
+
+def cancel(pool: Pool, replay_id: int) -> Replay:
+    """Send nothing more of a replay; what was sent stays sent.
+
+    Raises:
+        ReplayRefused: it is not running.
+    """
+    with pool.connection() as connection:
+        cancelled = replays.cancel(connection, replay_id)
+        if cancelled is None:
+            replay = replays.find(connection, replay_id)
+            state = "not there" if replay is None else f"{replay.state} already"
+            message = f"replay {replay_id} is {state}"
+            raise ReplayRefused(message)
+    _log.info("replay.cancelled", replay_id=replay_id)
+    return cancelled
+
+
+def rehearse(pool: Pool, chosen: EventFilter) -> Iterator[Rehearsal]:
+    """Tell of each event that matches what replaying it would do to the row as it is now; nothing is changed.
+
+    Raises:
+        ReplayRefused: the filter is empty, or nothing matches.
+    """
+    with pool.connection() as connection:
+        event_ids = matching(connection, chosen)
+        for start_at in range(0, len(event_ids), _REHEARSED_TOGETHER):
+            events = replays.read_events(connection, event_ids[start_at : start_at + _REHEARSED_TOGETHER])
+            known = settlement.read_current(connection, {event.item_id for event, _ in events})
+            for event, state in events:
+                yield _rehearse(event, state, known[event.item_id])
+
+
+def _rehearse(event: Event, state: str, current: Current) -> Rehearsal:
+    item_id = event.item_id or None
+    try:
+        decided = _decide(event, current)
+    except Exception as error:  # noqa: BLE001 - told of this event, while the others go on
+        return Rehearsal(event.id, item_id, state, "unreadable", {}, str(error) or type(error).__name__)
+    match decided:
+        case FetchNeeded(reason):
+            return Rehearsal(event.id, item_id, state, "fetch", {}, reason)
+        case Settled(outcome):
+            why = "the row is newer" if outcome == "stale" else None
+            return Rehearsal(event.id, item_id, state, outcome, {}, why)
+        case Write(outcome, _, changes):
+            return Rehearsal(event.id, item_id, state, outcome, changes, None)
+
+
+def _decide(event: Event, current: Current) -> Decision:
+    if event.kind == "deleted" and event.item_id:
+        return merging.decide_deleted(current, event.received_at, is_replayed=True)
+    _require_body(event.body, event.query_string)
+    item_id, fields = payloads.read_item(event.body, event.content_type, event.query_string)
+    return merging.decide_change(current, item_id, items.read_body(fields))
+
+
+def discard(pool: Pool, chosen: EventFilter, *, operator: str, reason: str) -> list[int]:
+    """Take dead events for settled: they stay, but ask for nobody any more. Return which.
+
+    Raises:
+        ReplayRefused: the filter is empty, nothing matches, or what matches is not dead.
+    """
+    with pool.connection() as connection:
+        discarded = replays.discard(connection, matching(connection, chosen), operator=operator, reason=reason)
+    if not discarded:
+        message = "none of these events is dead, or all are discarded already"
+        raise ReplayRefused(message)
+    _log.info("events.discarded", count=len(discarded), event_ids=discarded[:20], operator=operator, reason=reason)
+    return discarded
