@@ -337,10 +337,12 @@ def test_the_listing_ends_once(connection: Connection) -> None:
     assert now(connection, run) == ended
 
 
-def test_the_end_of_a_list_whose_last_page_is_empty_is_not_known(connection: Connection) -> None:
+def test_the_end_of_a_list_is_the_last_item_that_a_page_showed(connection: Connection) -> None:
     run = working(connection)
-    listing_of(connection, run, ["1"], [])
-    assert runs.end_listing(connection, run).listed_until is None
+    listing_of(connection, run, ["1", "2"], [])
+    ended = runs.end_listing(connection, run)
+    assert ended.listed_until is not None
+    assert ended.listed_to_id == "2"
 
 
 def test_checks_are_worked_through_and_cleared(connection: Connection) -> None:

@@ -60,11 +60,21 @@ def test_the_parts_of_an_answer_are_read() -> None:
         b'{"code":0,"items":[}',
         b"\xff",
         pytest.param(b'{"items":' + b"[" * 100_000, id="open"),
-        pytest.param(b'{"items":[' + b"[" * 100_000 + b"]" * 100_000 + b"]}", id="deep"),
     ],
 )
 def test_what_is_no_json_object_is_no_envelope(content: bytes) -> None:
     assert listing.read_envelope(content) is None
+
+
+def test_an_item_that_is_nested_too_deeply_does_not_cost_the_others() -> None:
+    deep = b'{"item_id":"2","name":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    odd = b'{"item_id":"3","name":"]},[{ \\" \\\\"}'
+    content = b'{"code":0,"items": [{"item_id":"1"}, %b ,%b,7],"page_context":{"has_more_page":true}}' % (deep, odd)
+    page = listing.read_page(listing.read_envelope(content) or {}, per_page=200)
+    assert page is not None
+    assert page.has_more
+    assert [item.item_id for item in page.items] == ["1", None, "3", None]
+    assert page.items[1].raw == deep
 
 
 def test_an_error_keeps_its_code_and_message() -> None:

@@ -48,4 +48,4 @@ SELECT count(*) AS items,
 -- Rows that something other than the mirror wrote, some of them by name.
 SELECT count(*) AS count, (array_agg(zoho_item_id ORDER BY altered_at DESC))[1:10] AS item_ids
   FROM products
- WHERE altered_at IS NOT NULL AND deleted_at IS NULL;
+ WHERE altered_at IS NOT NULL;
