@@ -64,10 +64,8 @@ def list_events(settings: Settings, query: EventQuery, *, most: int, as_json: bo
             )
             for event in found
         ]
-        table = columns(
-            rows, event="right", received="left", kind="left", item="left", state="left", outcome="left", why="left"
-        )
-        console().print(table)
+        names = ("event", "received", "kind", "item", "state", "outcome", "why")
+        console().print(columns(rows, names, left=names[1:]))
 
 
 def show_event(settings: Settings, event_id: int, *, as_json: bool) -> None:

@@ -260,21 +260,8 @@ def list_runs(settings: Settings, *, most: int, as_json: bool) -> None:
         )
         for run in found
     ]
-    table = columns(
-        rows,
-        run="right",
-        kind="left",
-        state="left",
-        started="left",
-        took="right",
-        calls="right",
-        seen="right",
-        new="right",
-        changed="right",
-        gone="right",
-        failed="right",
-    )
-    console().print(table)
+    names = ("run", "kind", "state", "started", "took", "calls", "seen", "new", "upd.", "gone", "fail")
+    console().print(columns(rows, names, left=("kind", "state", "started")))
 
 
 def show_run(settings: Settings, run_id: int, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 import click
 import psycopg
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -71,18 +71,20 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def columns(rows: Sequence[Sequence[str | Text]], **names: JustifyMethod) -> Table:
-    """Return a table whose columns keep their width; only the last one gives way where there is little room."""
-    table = Table(box=None, pad_edge=False)
-    for position, (name, justify) in enumerate(names.items()):
-        is_last = position == len(names) - 1
+def columns(rows: Sequence[Sequence[str | Text]], names: Sequence[str], *, left: Sequence[str]) -> Table:
+    """Return a table whose columns keep their width; only the last one gives way where there is little room.
+
+    `left` names the columns of texts; the others are numbers.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for position, name in enumerate(names):
         widest = max([len(name), *(len(row[position]) for row in rows)])
         table.add_column(
-            name.replace("_", " "),
-            justify=justify,
+            name,
+            justify="left" if name in left else "right",
             no_wrap=True,
             overflow="ellipsis",
-            min_width=None if is_last else widest,
+            min_width=None if position == len(names) - 1 else widest,
         )
     for row in rows:
         table.add_row(*row)

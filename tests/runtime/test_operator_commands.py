@@ -440,7 +440,7 @@ def test_runs_lists_each_with_its_state_and_counts_on_80_columns(history: Histor
         for run in runs_newest_first:
             words = lines[str(run["id"])]
             assert {run["kind"], run["state"]} <= set(words)
-            assert {str(run[count]) for count in ("pages", "seen", "created", "updated", "deleted")} <= set(words)
+            assert {str(run[count]) for count in ("api_calls", "seen", "created", "updated", "deleted")} <= set(words)
     assert "\x1b" not in plain.out
     assert len(history.shop.run("runs", "--most", "1", "--json").json) == 1
 
@@ -455,7 +455,7 @@ def test_runs_of_a_large_catalogue_fit_too(shop: Shop) -> None:
     )
     said = shop.on_terminal("runs")
     assert fits(said), said.out
-    for told in ("98765", "full", "complete", "523", "100,321", "100,311", "4,321", "1,234", "567"):
+    for told in ("98765", "full", "complete", "1,987", "100,321", "100,311", "4,321", "1,234", "567"):
         assert told in said.text.split()
 
 
@@ -597,7 +597,8 @@ def test_an_absent_postgres_is_one_line_and_exit_code_1(shop: Shop) -> None:
     for command, said in zip(COMMANDS, shop.run_all(*COMMANDS, DATABASE_URL=NOWHERE), strict=True):
         assert (said.code, said.out) == (1, ""), command
         (line,) = said.err.splitlines()
-        assert line.startswith("Postgres does not answer"), command
+        text = json.loads(line)["error"] if "--json" in command else line
+        assert text.startswith("Postgres does not answer: connection failed"), command
 
 
 def test_a_database_that_was_not_migrated_is_one_line_that_says_so(shop: Shop, postgres: LocalPostgres) -> None:
@@ -605,7 +606,9 @@ def test_a_database_that_was_not_migrated_is_one_line_that_says_so(shop: Shop, p
     try:
         for command, said in zip(COMMANDS, shop.run_all(*COMMANDS, DATABASE_URL=url), strict=True):
             assert (said.code, said.out) == (1, ""), command
-            assert said.err == "the database has no tables yet; run: python -m processors migrate\n", command
+            (line,) = said.err.splitlines()
+            text = json.loads(line)["error"] if "--json" in command else line
+            assert text == "the database is not up to date; run: python -m processors migrate", command
     finally:
         postgres.drop_database("empty")
 
