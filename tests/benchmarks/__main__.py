@@ -23,13 +23,6 @@ from tests.benchmarks.system import System, system
 _LONGEST_SECONDS = 300
 _LONGEST_SOAK_SECONDS = 3_600
 
-# Full runs are a subject of their own: in the others the clock opens none.
-_NO_RUNS = """
-INSERT INTO jobs (name, slot)
-SELECT name, 'infinity'
-  FROM unnest('{reconcile-full,reconcile-recent,reconcile-again}'::text[]) AS job (name)
-"""
-
 
 def main() -> None:
     """Measure, print, and write what was measured."""
@@ -50,7 +43,6 @@ def main() -> None:
     console = Console(width=report.WIDTH)
     subjects = []
     with system() as under_test:
-        under_test.execute(_NO_RUNS)
         server = under_test.execute("SHOW server_version")
         about = {
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),

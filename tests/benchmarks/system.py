@@ -22,6 +22,12 @@ from processors.runtime.local import LocalPostgres, LocalRedis
 from tests.acceptance.installation import LINES, Installation
 from tests.benchmarks import floors
 
+# Full runs are a subject of their own: in the others the clock opens none.
+_NO_RUNS = """
+INSERT INTO jobs (name, slot)
+SELECT name, 'infinity'
+  FROM unnest('{reconcile-full,reconcile-recent,reconcile-again}'::text[]) AS job (name)
+"""
 _PRODUCT_APP = "receiver.app:create_app"
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.002
@@ -120,6 +126,7 @@ def system() -> Iterator[System]:
         whole = System(installation, directory)
         stack.callback(whole.close)
         whole.execute(floors.TABLES)
+        whole.execute(_NO_RUNS)
         yield whole
         assert zoho.calls("/inventory/*") == 0, "every body is complete, so that nothing had to be fetched"
 
