@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
 from processors.runtime.output import (
+    LOOK_SECONDS,
+    WORKERS_FIRST_SECONDS,
     Refused,
     changes_line,
     columns,
@@ -25,9 +26,10 @@ from processors.runtime.output import (
     say,
     span,
 )
+from processors.runtime.processes import repeating
 from processors.settings import Settings
 from processors.store import replays, timetable
-from processors.store.database import AWAY, Pool
+from processors.store.database import Pool
 from processors.store.replays import EventFilter, Replay
 from processors.store.replays import Progress as ReplayProgress
 from processors.workflows import insights, item_events, replaying
@@ -37,9 +39,6 @@ from processors.workflows.replaying import Rehearsal
 from processors.zoho.client import ZohoClient
 
 MOST_SHOWN = 200
-_LOOK_SECONDS = 0.25
-# Workers come first: they were asked. Where there is none, this command does the work itself.
-_WORKERS_FIRST_SECONDS = 3.0
 
 
 def list_events(settings: Settings, query: EventQuery, *, most: int, as_json: bool) -> None:
@@ -193,29 +192,20 @@ def _counts(done: ReplayProgress) -> str:
 @contextlib.contextmanager
 def _helping(pool: Pool, settings: Settings, publisher: Publisher, started: Replay) -> Iterator[None]:
     """Send the replay's events, and apply them where no worker does, for as long as the block lasts."""
-    is_over = threading.Event()
-    began = time.monotonic()
-
+    workers_first_until = time.monotonic() + WORKERS_FIRST_SECONDS
     with ZohoClient(pool, settings) as zoho:
         workshop = Workshop(pool, zoho, publisher, timetable.process_name("cli"))
 
         def help_out() -> None:
-            while not is_over.wait(_LOOK_SECONDS):
-                with contextlib.suppress(*AWAY):
-                    with pool.connection() as connection:
-                        is_our_turn = timetable.take_slot(connection, replaying.JOB, replaying.EVERY) is not None
-                    if is_our_turn:
-                        replaying.send_due(pool, publisher.publish_events)
-                    if time.monotonic() - began > _WORKERS_FIRST_SECONDS:
-                        _apply(workshop, started)
+            with pool.connection() as connection:
+                is_our_turn = timetable.take_slot(connection, replaying.JOB, replaying.EVERY) is not None
+            if is_our_turn:
+                replaying.send_due(pool, publisher.publish_events)
+            if time.monotonic() > workers_first_until:
+                _apply(workshop, started)
 
-        thread = threading.Thread(target=help_out, name="help-out", daemon=True)
-        thread.start()
-        try:
+        with repeating([help_out], LOOK_SECONDS):
             yield
-        finally:
-            is_over.set()
-            thread.join()
 
 
 def _apply(workshop: Workshop, started: Replay) -> None:
@@ -238,7 +228,7 @@ def _wait(pool: Pool, started: Replay, *, is_quiet: bool) -> ReplayProgress:
             bar.update(task, completed=started.total - left, description=_counts(done))
             if not left or (now and now.state == "cancelled" and not done.unfinished):
                 return done
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
 
 def list_replays(settings: Settings, *, most: int, as_json: bool) -> None:

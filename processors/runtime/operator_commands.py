@@ -19,6 +19,8 @@ from rich.text import Text
 from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
 from processors.runtime.output import (
+    LOOK_SECONDS,
+    WORKERS_FIRST_SECONDS,
     Refused,
     ago,
     changes_line,
@@ -32,10 +34,10 @@ from processors.runtime.output import (
     say,
     span,
 )
-from processors.runtime.processes import build_reconciler
+from processors.runtime.processes import build_reconciler, repeating
 from processors.settings import Settings
 from processors.store import runs, timetable
-from processors.store.database import AWAY, Pool
+from processors.store.database import Pool
 from processors.store.products import NOT_DRIFT
 from processors.store.runs import Run, RunKind
 from processors.workflows import insights, operations
@@ -46,9 +48,6 @@ from processors.zoho import limiter
 from processors.zoho.client import ZohoClient
 
 MOST_REPAIRS = 200
-_LOOK_SECONDS = 0.25
-# Workers come first: they were asked. Where there is none, this command does the work itself.
-_WORKERS_FIRST_SECONDS = 3.0
 
 _CAUSES = {
     "first_load": "loaded for the first time",
@@ -107,23 +106,21 @@ def _say_start(started: StartedRun, *, as_json: bool) -> None:
 @contextlib.contextmanager
 def _helping(pool: Pool, settings: Settings, run_id: int) -> Iterator[None]:
     """Work on a run for as long as the block lasts, whenever no worker does."""
+    workers_first_until = time.monotonic() + WORKERS_FIRST_SECONDS
     is_over = threading.Event()
-    name = timetable.process_name("cli")
     with ZohoClient(pool, settings) as zoho:
+        name = timetable.process_name("cli")
         reconciler = build_reconciler(pool, zoho, settings, name, is_stopping=is_over.is_set)
 
         def help_out() -> None:
-            while not is_over.wait(_WORKERS_FIRST_SECONDS):
-                with contextlib.suppress(*AWAY):
-                    reconciler.work(run_id)
+            if time.monotonic() > workers_first_until:
+                reconciler.work(run_id)
 
-        thread = threading.Thread(target=help_out, name="help-out", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
+        with repeating([help_out], LOOK_SECONDS):
+            try:
+                yield
+            finally:
+                is_over.set()
 
 
 def _find(pool: Pool, run_id: int) -> Run:
@@ -144,7 +141,7 @@ def _watch(find: Callable[[], Run]) -> Iterator[Run]:
         if run.state != "running" or run.error_class in _NEEDS_A_PERSON:
             return
         last = seen
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)
 
 
 def _show_json(find: Callable[[], Run], started: StartedRun, settings: Settings) -> Run:
@@ -465,6 +462,8 @@ def _print_drift(out: Console, report: RunReport) -> None:
     for count in excused:
         out.print(f"  {count.count:>7,}  {_CAUSES[count.cause]} (no drift)", style="dim", highlight=False)
     if not report.repairs:
+        if report.drift:
+            out.print(f"Each of them: runs show {report.run.id}")
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("item", no_wrap=True)

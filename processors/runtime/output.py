@@ -23,6 +23,12 @@ from processors.store import database
 from processors.store.database import AWAY, Pool
 from processors.store.products import Changes
 
+LOOK_SECONDS = 0.25
+"""How often a command that waits looks at what it waits for."""
+
+WORKERS_FIRST_SECONDS = 3.0
+"""Workers come first: they were asked. Where there is none, a command that waits does the work itself."""
+
 _CONNECTIONS = 6
 _WIDTH_OF_A_FILE = 160
 

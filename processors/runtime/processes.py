@@ -71,7 +71,7 @@ def run_worker(settings: Settings) -> None:
             *(partial(run_relay, grace=relay.WORKER_GRACE) for run_relay in relays),
             partial(relay.relay_runs, pool, reconciler.work, grace=relay.WORKER_GRACE),
         ]
-        with _beating(pool, name, "worker"), _repeating(beside, relay.WORKER_EVERY.total_seconds()):
+        with _beating(pool, name, "worker"), repeating(beside, relay.WORKER_EVERY.total_seconds()):
             _log.info("process.started", worker=name)
             # What was imported stays: the garbage collector need not look at it again and again.
             gc.collect()
@@ -121,14 +121,14 @@ def _beating(pool: Pool, name: str, role: str) -> Iterator[None]:
         with pool.connection() as connection:
             timetable.beat(connection, name, role)
 
-    with _repeating([beat], timetable.BEAT_EVERY.total_seconds()):
+    with repeating([beat], timetable.BEAT_EVERY.total_seconds()):
         yield
     with contextlib.suppress(*AWAY), pool.connection(timeout=1) as connection:
         timetable.leave(connection, name)
 
 
 @contextlib.contextmanager
-def _repeating(works: Sequence[Callable[[], object]], every_seconds: float) -> Iterator[None]:
+def repeating(works: Sequence[Callable[[], object]], every_seconds: float) -> Iterator[None]:
     """Run each of `works` in a thread of its own, again and again until the block ends."""
     stop = threading.Event()
 
