@@ -59,6 +59,7 @@ class Intake:
         self._to_publish: asyncio.Queue[int | None] = asyncio.Queue()
         self._published: asyncio.Queue[int | None] = asyncio.Queue()
         self._away_until = 0.0
+        self._unpublished = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._given_up: set[asyncio.Task[list[Recorded]]] = set()
 
@@ -180,11 +181,17 @@ class Intake:
         try:
             await asyncio.to_thread(self._publisher.publish_events, event_ids)
         except PublishFailed as error:
-            _log.warning("events.not_published", count=len(event_ids), error=str(error))
+            # Said once; how many there were, when it is over.
+            if not self._unpublished:
+                _log.warning("events.not_published", count=len(event_ids), error=str(error))
+            self._unpublished += len(event_ids)
         except Exception:  # noqa: BLE001 - nothing that happens here may stop the publishing of others
             # Their rows are committed: the relay hands them over whatever happened here.
             _log.exception("events.not_published", count=len(event_ids))
         else:
+            if self._unpublished:
+                _log.info("events.published_again", left_to_the_relay=self._unpublished)
+                self._unpublished = 0
             for event_id in event_ids:
                 self._published.put_nowait(event_id)
 

@@ -5,7 +5,10 @@ Import this module only after `dramatiq.set_broker`: actors attach themselves to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
 
 import dramatiq
 
@@ -15,6 +18,9 @@ from processors.store.database import AWAY
 from processors.workflows import item_events
 from processors.workflows.item_events import Workshop
 from processors.workflows.reconciliation import Reconciler
+
+_CONNECTIONS_THAT_MAY_FAIL = 3
+_AT_ONCE_SECONDS = 0.5
 
 _log = logs.get(__name__)
 
@@ -40,7 +46,7 @@ def provide(tools: Tools) -> None:
 def apply_events(event_ids: list[int]) -> None:
     """Apply events, those named and others that wait."""
     try:
-        item_events.apply_events(_given().workshop, event_ids)
+        _stubbornly(partial(item_events.apply_events, _given().workshop, event_ids))
     except AWAY as error:
         _note_absence(error, event_ids)
 
@@ -49,7 +55,7 @@ def apply_events(event_ids: list[int]) -> None:
 def fetch_items(event_ids: list[int]) -> None:
     """Settle events that only Zoho can."""
     try:
-        item_events.fetch_items(_given().workshop, event_ids)
+        _stubbornly(partial(item_events.fetch_items, _given().workshop, event_ids))
     except AWAY as error:
         _note_absence(error, event_ids)
 
@@ -58,7 +64,7 @@ def fetch_items(event_ids: list[int]) -> None:
 def reconcile(run_id: int) -> None:
     """Work on a reconciliation run."""
     try:
-        _given().reconciler.work(run_id)
+        _stubbornly(partial(_given().reconciler.work, run_id))
     except AWAY as error:
         _log.warning("postgres.lost", run_id=run_id, error=str(error))
 
@@ -68,6 +74,23 @@ def _given() -> Tools:
         message = "provide() was not called in this process"
         raise RuntimeError(message)
     return _tools
+
+
+def _stubbornly(work: Callable[[], None]) -> None:
+    """Work, again where Postgres turns out to have been away: each connection that was idle meanwhile fails once.
+
+    Raises:
+        psycopg.OperationalError: it is away now; the caller gives up, and the relay goes on.
+    """
+    for _connection in range(_CONNECTIONS_THAT_MAY_FAIL):
+        started = perf_counter()
+        try:
+            return work()
+        except AWAY as error:
+            if perf_counter() - started > _AT_ONCE_SECONDS:
+                raise
+            _log.debug("connection.lost", error=str(error))
+    return work()
 
 
 def _note_absence(error: Exception, event_ids: list[int]) -> None:

@@ -197,6 +197,16 @@ def renew_leases(connection: Connection, events: Sequence[Event], lease: timedel
     return connection.execute(_queries.renew_leases, parameters).rowcount > 0
 
 
+def hand_back(connection: Connection, events: Sequence[Event], *, wait: timedelta) -> int:
+    """Let go of claimed events, to be taken again after `wait`; no failure is counted. Return how many were ours."""
+    parameters = {
+        "event_id": [event.id for event in events],
+        "attempt": [event.attempt for event in events],
+        "wait": wait,
+    }
+    return connection.execute(_queries.hand_back, parameters).rowcount
+
+
 def find_fetch_siblings(connection: Connection, event_id: int) -> list[int]:
     """Return the unfinished events of the same item that need a fetch, this one included."""
     return [row["id"] for row in connection.execute(_queries.find_fetch_siblings, {"event_id": event_id})]

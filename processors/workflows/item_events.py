@@ -8,8 +8,9 @@ either nothing of an event was done, and its lease lapses, or all of it was.
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -34,10 +35,10 @@ from processors.zoho import items, payloads
 BATCH = 200
 """Events claimed together: larger batches gained nothing, smaller ones cost round trips."""
 
-LEASE = timedelta(seconds=10)
-"""Writing a batch takes milliseconds; statements are cut off at the end of this."""
+LEASE = timedelta(seconds=5)
+"""Writing a batch takes milliseconds. Where it takes longer, its events are locked, and no other worker takes them."""
 
-FETCH_LEASE = timedelta(seconds=15)
+FETCH_LEASE = timedelta(seconds=10)
 """Renewed while Zoho is waited for, which may take longer."""
 
 LONGEST_DRAIN = timedelta(seconds=15)
@@ -46,6 +47,9 @@ LONGEST_DRAIN = timedelta(seconds=15)
 FIRST_RETRY = timedelta(seconds=15)
 MOST_FAILURES = 7
 """Seven tries, with six pauses of 15 s, 45 s, 2, 7, 20 and 61 minutes between them: an hour and a half."""
+
+# After Postgres was away, or let a statement wait for too long.
+_HANDED_BACK_FOR = timedelta(seconds=1)
 
 # Somebody else wrote the same item in between, again and again. Then this worker lets go for a moment.
 _MOST_ROUNDS = 10
@@ -117,7 +121,28 @@ def _given_up(connection: Connection, event: Event) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _held(shop: Workshop, events: Sequence[Event]) -> Iterator[None]:
+    """Hand events back if Postgres is away for a moment, or lets a statement wait for too long.
+
+    Left to its lease, an event would count that as one more worker that vanished over it, and die of it in the end.
+    """
+    try:
+        yield
+    except AWAY:
+        with contextlib.suppress(*AWAY), shop.pool.connection() as connection:
+            count = inbox.hand_back(connection, events, wait=_HANDED_BACK_FOR)
+            if count:
+                _log.warning("events.handed_back", count=count)
+        raise
+
+
 def _apply(shop: Workshop, connection: Connection, claimed: Sequence[tuple[Event, Current]]) -> None:
+    with _held(shop, [event for event, _ in claimed]):
+        _decide_and_settle(shop, connection, claimed)
+
+
+def _decide_and_settle(shop: Workshop, connection: Connection, claimed: Sequence[tuple[Event, Current]]) -> None:
     started = perf_counter()
     known = {event.item_id: current for event, current in claimed}
     by_item: dict[str, list[Event]] = {}
@@ -239,7 +264,11 @@ def fetch_items(shop: Workshop, event_ids: Sequence[int]) -> None:
             events = [event for event, _ in claimed if not _given_up(connection, event)]
         if events:
             kept = leases.kept(shop.pool, partial(inbox.renew_leases, events=events, lease=FETCH_LEASE))
-            with bound_contextvars(item_id=events[0].item_id, event_ids=[event.id for event in events]), kept:
+            with (
+                bound_contextvars(item_id=events[0].item_id, event_ids=[event.id for event in events]),
+                kept,
+                _held(shop, events),
+            ):
                 must_wait = _fetch_item(shop, events[0].item_id, events, claimed[0][1])
             if must_wait:
                 # Whatever it is, the others would meet it too.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from processors.store.database import AWAY, Connection, Pool
 
-_RENEW_SECONDS = 5.0
+_RENEW_SECONDS = 3.0
 
 
 @contextlib.contextmanager

@@ -128,6 +128,15 @@ UPDATE events
    AND events.attempts = held.attempt
    AND (state = 'processing') IS TRUE;
 
+-- name: hand_back
+-- Claimed events that nothing could be done for, through no fault of theirs: to be taken again in a moment.
+UPDATE events
+   SET state = 'recorded', claimable_at = now() + %(wait)s::interval, queued_at = NULL
+  FROM unnest(%(event_id)b::bigint[], %(attempt)b::integer[]) AS held (event_id, attempt)
+ WHERE events.id = held.event_id
+   AND events.attempts = held.attempt
+   AND (state = 'processing') IS TRUE;
+
 -- name: find_fetch_siblings
 -- The unfinished events of this one's item that only a call to Zoho can settle: one call serves them all.
 SELECT id
@@ -176,13 +185,13 @@ UPDATE events
 
 -- name: take_due
 -- The relay: events that were recorded but not queued, whose message was lost, whose lease lapsed, or whose next try
--- has come. Marking them keeps two relays from handing over the same event, and one from doing so too often.
+-- has come. A lapsed lease needs no grace: no message is on its way for it. Marking them keeps two relays from handing over the same event, and one from doing so too often.
 WITH due AS (
     SELECT id
       FROM events
      WHERE state IN ('recorded', 'queued', 'processing')
        AND needs_fetch = %(needs_fetch)s
-       AND claimable_at <= now() - %(grace)s::interval
+       AND claimable_at <= now() - %(grace)s::interval * (state <> 'processing')::integer
        AND (queued_at IS NULL OR queued_at <= now() - %(patience)s::interval OR queued_at < claimable_at)
      ORDER BY claimable_at
      LIMIT %(most)s
