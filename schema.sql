@@ -239,7 +239,8 @@ CREATE OR REPLACE FUNCTION absences_of(an_item_id text) RETURNS bigint LANGUAGE 
 $$;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- product_changes: one row for each applied change. A change whose source is a sweep is drift.
+-- product_changes: one row for each applied change. A change whose source is a sweep is drift, with the exceptions that
+-- its cause names.
 -- ---------------------------------------------------------------------------------------------------------------
 
 CREATE TABLE IF NOT EXISTS product_changes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
@@ -360,8 +361,10 @@ ALTER TABLE reconciliation_runs
 
 -- One run of a kind at a time.
 CREATE UNIQUE INDEX IF NOT EXISTS reconciliation_runs_running ON reconciliation_runs (kind) WHERE state = 'running';
--- The last one that ended in a state.
+-- The last one that ended in a state, the last of its kind, and the last that found the webhooks dead.
 CREATE INDEX IF NOT EXISTS reconciliation_runs_state ON reconciliation_runs (kind, state, started_at);
+CREATE INDEX IF NOT EXISTS reconciliation_runs_kind_id ON reconciliation_runs (kind, id);
+CREATE INDEX IF NOT EXISTS reconciliation_runs_dead_webhooks ON reconciliation_runs (id) WHERE webhooks = 'dead';
 
 DO $$
 BEGIN

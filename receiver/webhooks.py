@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -32,6 +32,8 @@ from receiver.rejections import Rejections
 
 # A body that takes longer than this comes from no webhook engine.
 _BODY_SECONDS = 15.0
+# What has not arrived after so long gives way where there is no room for others.
+_ARRIVES_WITHIN_SECONDS = 1.0
 _PARTING_SECONDS = 1.0
 _PARTING_BYTES = 2 * 1024 * 1024
 _RETRY_AFTER_SECONDS = 5
@@ -64,33 +66,64 @@ class _PartingResponse(JSONResponse):
         await send({"type": "http.response.body"})
 
 
+@dataclass(slots=True, eq=False)
+class _Arriving:
+    """One body on its way in."""
+
+    since: float
+    deadline: asyncio.Timeout
+    taken: int = 0
+    is_given_up: bool = False
+
+
 class _Buffers:
-    """How much of this process's memory the bodies take that are on their way in."""
+    """How much of this process's memory the bodies take that are on their way in.
+
+    Where it is full, the body gives way that has been arriving for longest: what a webhook sends arrives at once, and
+    bodies that never end must not keep it out.
+    """
 
     def __init__(self) -> None:
         self._bytes = 0
+        # In the order of their beginning.
+        self._arriving: dict[_Arriving, None] = {}
 
-    @contextlib.contextmanager
-    def body(self) -> Iterator[Callable[[int], None]]:
+    @contextlib.asynccontextmanager
+    async def body(self) -> AsyncIterator[Callable[[int], None]]:
         """Give what to call with the size of each chunk; all of it is free again at the end of the block.
 
         Raises:
-            DeliveryRejected: there is no room for it now; the sender may come back.
+            DeliveryRejected: there is no room for it, or it took too long.
         """
-        taken = 0
+        try:
+            async with asyncio.timeout(_BODY_SECONDS) as deadline:
+                mine = _Arriving(asyncio.get_running_loop().time(), deadline)
+                self._arriving[mine] = None
+                try:
+                    yield partial(self._take, mine)
+                finally:
+                    self._forget(mine)
+        except TimeoutError:
+            message = f"the body did not arrive within {_BODY_SECONDS:.0f} seconds"
+            raise DeliveryRejected(408, "slow", message) from None
 
-        def take(size: int) -> None:
-            nonlocal taken
-            if self._bytes + size > _MOST_BYTES_AT_ONCE:
+    def _take(self, mine: _Arriving, size: int) -> None:
+        while self._bytes + size > _MOST_BYTES_AT_ONCE or mine.is_given_up:
+            oldest = next(iter(self._arriving), mine)
+            age = asyncio.get_running_loop().time() - oldest.since
+            if mine.is_given_up or oldest is mine or age < _ARRIVES_WITHIN_SECONDS:
                 message = "too much is being received at once, please send this again"
                 raise DeliveryRejected(503, "busy", message)
-            taken += size
-            self._bytes += size
+            oldest.is_given_up = True
+            oldest.deadline.reschedule(asyncio.get_running_loop().time())
+            self._forget(oldest)
+        mine.taken += size
+        self._bytes += size
 
-        try:
-            yield take
-        finally:
-            self._bytes -= taken
+    def _forget(self, body: _Arriving) -> None:
+        self._arriving.pop(body, None)
+        self._bytes -= body.taken
+        body.taken = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +196,9 @@ class Webhooks:
         Raises:
             DeliveryRejected: it is answered 4xx.
         """
-        with self._buffers.body() as take:
+        async with self._buffers.body() as take:
             body = await _read(request, self.settings.webhook_max_bytes, take)
-            return await self._verify(request, kind, body)
+        return await self._verify(request, kind, body)
 
     async def _verify(self, request: Request, kind: Kind, body: bytes) -> Delivery:
         self._check_network(request)
@@ -238,16 +271,11 @@ async def _read(request: Request, most: int, take: Callable[[int], None]) -> byt
     if length.isdecimal() and int(length[:20]) > most:
         raise too_large
     body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                if len(body) + len(chunk) > most:
-                    raise too_large
-                take(len(chunk))
-                body += chunk
-    except TimeoutError:
-        message = f"the body did not arrive within {_BODY_SECONDS:.0f} seconds"
-        raise DeliveryRejected(408, "slow", message) from None
+    async for chunk in request.stream():
+        if len(body) + len(chunk) > most:
+            raise too_large
+        take(len(chunk))
+        body += chunk
     return bytes(body)
 
 

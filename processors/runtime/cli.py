@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -325,6 +326,9 @@ def list_causes(settings: Settings, *, as_json: bool) -> None:
 def _chosen(event_ids: tuple[int, ...], asked: dict[str, Any]) -> EventFilter:
     from processors.store.replays import EventFilter  # noqa: PLC0415
 
+    if not event_ids and all(value is None for value in asked.values()):
+        message = "name the events that are meant: their ids, or a filter such as --state dead"
+        raise click.UsageError(message)
     times = {"since": _in_utc(asked["since"]), "until": _in_utc(asked["until"])}
     return EventFilter(**{**asked, **times, "event_ids": event_ids or None})
 
@@ -397,6 +401,7 @@ def cancel_replay(settings: Settings, replay_id: int, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("event_ids", nargs=-1, type=int, metavar="[EVENT_ID]...")
+@click.option("--state", type=click.Choice(["dead"]), help="All that are dead.")
 @_filter_options
 @click.option("--reason", required=True, help="Why, for the record.")
 @_json_option
@@ -411,7 +416,7 @@ def discard(
     **asked: Any,  # noqa: ANN401 - click checks them
 ) -> None:
     """Take dead events for settled: those named, or all dead ones that match."""
-    chosen = _chosen(event_ids, {**asked, "state": "dead"})
+    chosen = replace(_chosen(event_ids, {"state": None, **asked}), state="dead")
     _event_commands().discard(settings, chosen, reason=reason, as_json=as_json)
 
 

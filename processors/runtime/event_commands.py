@@ -82,7 +82,11 @@ def show_event(settings: Settings, event_id: int, *, as_json: bool) -> None:
 
 def _print_event(out: Console, event: EventDetail) -> None:
     state = "discarded" if event.discarded_at else event.state
-    out.print(f"Event {event.id}, {event.kind}, item {event.item_id or '?'}: {state} {event.outcome or ''}".rstrip())
+    out.print(
+        f"Event {event.id}, {event.kind}, item {event.item_id or '?'}: {state} {event.outcome or ''}".rstrip(),
+        highlight=False,
+        markup=False,
+    )
     origin = f"found by run {event.run_id}" if event.run_id else "delivered"
     out.print(f"{origin} {event.received_at:%Y-%m-%d %H:%M:%S} UTC", highlight=False)
     if event.discarded_at:

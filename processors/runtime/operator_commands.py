@@ -32,6 +32,7 @@ from processors.runtime.output import (
     operator_name,
     plain_fields,
     say,
+    short,
     span,
 )
 from processors.runtime.processes import build_reconciler, repeating
@@ -130,13 +131,13 @@ def _find(pool: Pool, run_id: int) -> Run:
     return run
 
 
-def _watch(find: Callable[[], Run]) -> Iterator[Run]:
-    """Yield the run each time that it has changed, until it has ended or waits for a person."""
+def _watch(find: Callable[[], Run], *, all_looks: bool = False) -> Iterator[Run]:
+    """Yield the run each time that it has changed, or at each look, until it has ended or waits for a person."""
     last = None
     while True:
         run = find()
         seen = (run.state, run.phase, run.pages, run.error, run.api_calls)
-        if seen != last:
+        if all_looks or seen != last:
             yield run
         if run.state != "running" or run.error_class in _NEEDS_A_PERSON:
             return
@@ -194,7 +195,7 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Say it, once there is something to say."""
-        return Text(f"{task.speed:.1f} pages/s" if task.speed else "", style="dim")
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim", no_wrap=True)
 
 
 def _show_bar(find: Callable[[], Run], started: StartedRun, settings: Settings) -> Run:
@@ -208,7 +209,7 @@ def _show_bar(find: Callable[[], Run], started: StartedRun, settings: Settings) 
     )
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task(started.run.kind, total=_expected_pages(started.run) or None, told="")
-        for run in _watch(find):
+        for run in _watch(find, all_looks=True):
             total = max(_expected_pages(run), run.pages) or None
             told = "" if run.state != "running" else escape(_progress_line(run, settings))
             progress.update(task, completed=run.pages, total=total, told=told)
@@ -465,17 +466,12 @@ def _print_drift(out: Console, report: RunReport) -> None:
         if report.drift:
             out.print(f"Each of them: runs show {report.run.id}")
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("item", no_wrap=True)
-    table.add_column("name", no_wrap=True, overflow="ellipsis", max_width=22)
-    table.add_column("wrong for", justify="right", no_wrap=True)
-    table.add_column("cause", no_wrap=True)
-    table.add_column("repaired", overflow="fold")
     for repair in report.repairs:
-        age = span(repair.age) if repair.age is not None else ""
-        at_most = "≤ " if repair.age is not None and repair.zoho_modified_at is None else ""
-        table.add_row(repair.item_id, repair.name or "", f"{at_most}{age}", repair.cause, changes_line(repair.changes))
-    out.print(table)
+        age = span(repair.age) if repair.age is not None else "?"
+        at_most = "at most " if repair.age is not None and repair.zoho_modified_at is None else ""
+        out.print(f"{repair.item_id}  {repair.cause}, wrong for {at_most}{age}", highlight=False, markup=False)
+        told = f"    {short(repair.name or '')}: {changes_line(repair.changes)}"
+        out.print(told, style="dim", highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
     hidden = sum(count.count for count in report.causes if count.cause != "first_load") - len(report.repairs)
     if hidden > 0:
         out.print(f"… and {hidden:,} more, in the table product_changes", style="dim")

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 import click
 import psycopg
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -83,17 +83,16 @@ def columns(rows: Sequence[Sequence[str | Text]], names: Sequence[str], *, left:
     `left` names the columns of texts; the others are numbers.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    last = len(names) - 1
     for position, name in enumerate(names):
-        widest = max([len(name), *(len(row[position]) for row in rows)])
-        table.add_column(
-            name,
-            justify="left" if name in left else "right",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=None if position == len(names) - 1 else widest,
-        )
+        # Where the room is short, rich takes it from the columns that may wrap; the last one's cells are cut instead.
+        justify: JustifyMethod = "left" if name in left else "right"
+        table.add_column(name, justify=justify, no_wrap=position != last, overflow="ellipsis")
     for row in rows:
-        table.add_row(*row)
+        # As Text: a string would be read as markup.
+        cells = [Text(cell) if isinstance(cell, str) else cell.copy() for cell in row]
+        cells[last].no_wrap, cells[last].overflow = True, "ellipsis"
+        table.add_row(*cells)
     return table
 
 

@@ -147,6 +147,8 @@ class Prospects:
     last_full_state: RunState | None
     last_full_error_class: str | None
     last_full_ended_ago: timedelta | None
+    fulls_cut_short: int
+    """Full runs in a row that were neither complete nor held."""
 
 
 def open_run(connection: Connection, kind: RunKind, trigger: Trigger) -> Run | None:
@@ -173,6 +175,21 @@ def latest(connection: Connection, *, most: int) -> list[Run]:
 def newest(connection: Connection) -> list[Run]:
     """Return the newest run of each kind."""
     return [_run_of(row) for row in connection.execute(_queries.newest)]
+
+
+def newest_held(connection: Connection) -> Run | None:
+    """Return the run that waits for an operator's decision."""
+    return _run(connection.execute(_queries.newest_held).fetchone())
+
+
+def newest_without_deliveries(connection: Connection) -> Run | None:
+    """Return the last run that found the webhooks dead."""
+    return _run(connection.execute(_queries.newest_without_deliveries).fetchone())
+
+
+def hurry(connection: Connection, run_id: int) -> Run | None:
+    """Let a run that waits for an operator be taken up at once; None: it does not."""
+    return _run(connection.execute(_queries.hurry_run, {"run_id": run_id}).fetchone())
 
 
 def last_complete(connection: Connection) -> dict[RunKind, Run]:

@@ -131,16 +131,15 @@ def _reconciliation(connection: Connection) -> Reconciliation:
     full = last_complete.get("full")
     marks = [run.watermark for run in last_complete.values() if run.watermark]
     last_delivery_at: datetime | None = only_row(connection.execute(_queries.last_delivery))["received_at"]
-    judged = max((run for run in newest if run.webhooks), key=lambda run: run.id, default=None)
+    undelivered = runs.newest_without_deliveries(connection)
     return Reconciliation(
         last_complete=last_complete,
         newest=newest,
-        held=next((run for run in newest if run.state == "held"), None),
+        held=runs.newest_held(connection),
         watermark=max(marks, default=None),
         drift=_drift(drift.by_cause(connection, full.id)) if full else {},
-        webhooks_are_dead=judged is not None
-        and judged.webhooks == "dead"
-        and (last_delivery_at is None or last_delivery_at < judged.started_at),
+        webhooks_are_dead=undelivered is not None
+        and (last_delivery_at is None or last_delivery_at < undelivered.started_at),
         last_delivery_at=last_delivery_at,
     )
 
@@ -159,6 +158,7 @@ class Problem:
 
 # Twice a day's distance: one missed night is an hour's matter, two are a fault.
 _FULL_RUN_OVERDUE = timedelta(hours=49)
+_FIRST_FULL_RUN_OVERDUE = timedelta(hours=6)
 _EVENTS_OVERDUE = timedelta(minutes=10)
 
 
@@ -194,7 +194,14 @@ def problems(overview: Overview) -> list[Problem]:
         found.append(
             Problem(f"{waiting:,} events wait, the oldest for more than 10 minutes", "see error of the events")
         )
+    found += [
+        Problem(f"run {run.id} ({run.kind}) waits: {run.error}", "docs/operations.md, Parts that are away")
+        for run in seen.newest
+        if run.state == "running" and run.error_class in ("NotAuthorised", "NotConnected")
+    ]
     full = seen.last_complete.get("full")
+    if full is None and any(overview.now - run.started_at > _FIRST_FULL_RUN_OVERDUE for run in seen.newest):
+        found.append(Problem("no full run was ever complete", "runs"))
     if full and full.finished_at and overview.now - full.finished_at > _FULL_RUN_OVERDUE:
         since = f"{full.finished_at:%Y-%m-%d %H:%M}"
         found.append(Problem(f"no full run was complete since {since} UTC", "is a clock alive? what do the runs say?"))

@@ -36,7 +36,7 @@ BATCH = 200
 """Events claimed together: larger batches gained nothing, smaller ones cost round trips."""
 
 LEASE = timedelta(seconds=5)
-"""Writing a batch takes milliseconds. Where it takes longer, its events are locked, and no other worker takes them."""
+"""Renewed while a batch is written, which takes milliseconds, unless somebody locks the table."""
 
 FETCH_LEASE = timedelta(seconds=10)
 """Renewed while Zoho is waited for, which may take longer."""
@@ -138,7 +138,9 @@ def _held(shop: Workshop, events: Sequence[Event]) -> Iterator[None]:
 
 
 def _apply(shop: Workshop, connection: Connection, claimed: Sequence[tuple[Event, Current]]) -> None:
-    with _held(shop, [event for event, _ in claimed]):
+    events = [event for event, _ in claimed]
+    kept = leases.kept(shop.pool, partial(inbox.renew_leases, events=events, lease=LEASE))
+    with kept, _held(shop, events):
         _decide_and_settle(shop, connection, claimed)
 
 

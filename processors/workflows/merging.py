@@ -48,8 +48,9 @@ class FetchNeeded:
 Decision = Settled | Write | FetchNeeded
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
-# A bare date is a day somewhere on Earth: times closer to it than this may be earlier or later.
-_DAY_IN_ANY_ZONE = timedelta(days=2)
+DAY_IN_ANY_ZONE = timedelta(days=2)
+"""A bare date is a day somewhere on Earth: times closer to it than this may be earlier or later."""
+
 _TWINS = ("_formatted", "_unformatted")
 # Zoho's list and its single items are not known to lag behind its webhooks; if they do, then not for so long.
 _LONGEST_LAG = timedelta(minutes=10)
@@ -81,7 +82,7 @@ def decide_change(current: Current, item_id: str, body: items.Body) -> Decision:
 
 
 def decide_listed(current: Current, item_id: str, body: items.Body, asked_at: datetime) -> Decision:
-    """Decide what an item of Zoho's list does; the page was asked for at `asked_at`."""
+    """Decide what an item of Zoho's list does; its page was read a moment before `asked_at`."""
     row = current.product
     if row and row.altered_at:
         return FetchNeeded("its row was altered here")
@@ -194,7 +195,7 @@ def _order_is_unsure(row: Product, body: items.Body) -> bool:
     if said_at is None or not (body.is_day_only or _is_day_only(row)):
         return False
     times = [_time_of(row, key) for key in items.COLUMNS if key in body.fields and key in row.raw]
-    return any(abs(said_at - at) < _DAY_IN_ANY_ZONE for at in times)
+    return any(abs(said_at - at) < DAY_IN_ANY_ZONE for at in times)
 
 
 def _conflicting_keys(row: Product, body: items.Body) -> list[str]:
@@ -235,7 +236,7 @@ def _replaced(row: Product, body: items.Body) -> Write:
     if was_at != known_at:
         # Here the time does not follow from a change: it may be all that was wrong.
         changes["zoho_last_modified_at"] = (was_at and was_at.isoformat(), known_at and known_at.isoformat())
-    return Write("updated" if changes else "unchanged", product, changes)
+    return Write("updated" if changes or row.altered_at else "unchanged", product, changes)
 
 
 def _merged(row: Product, body: items.Body, said_at: datetime) -> Product:

@@ -23,8 +23,9 @@ from processors.workflows.paging import PER_PAGE
 from processors.zoho import items
 from processors.zoho.items import Fields
 
-# A full run that ended by a fault is started again after so long, instead of tomorrow.
+# A full run that ended by a fault is started again after so long, instead of tomorrow; then after twice as long.
 _AGAIN_AFTER = timedelta(minutes=30)
+_AGAIN_AFTER_AT_MOST = timedelta(hours=12)
 _MOST_ROUNDS = 5
 
 _log = logs.get(__name__)
@@ -85,6 +86,9 @@ def start_run(pool: Pool, publisher: RunPublisher, kind: RunKind, trigger: Trigg
     with pool.connection() as connection:
         estimate = estimate_run(connection, kind, budget=budget)
         run, is_new = _open(connection, kind, trigger)
+        if not is_new:
+            # Whoever asks for a run has mended what it waits for, or finds out that he has not.
+            run = runs.hurry(connection, run.id) or run
     if is_new:
         _log.info("run.started", run_id=run.id, run_kind=kind, trigger=trigger, estimate=str(estimate))
     _publish(publisher, run)
@@ -150,7 +154,8 @@ def _is_overdue(expected: Prospects) -> bool:
         return True
     # What an operator discarded, or a later run superseded, has no error class.
     was_cut_short = expected.last_full_state in ("partial", "failed") and expected.last_full_error_class is not None
-    return was_cut_short and (expected.last_full_ended_ago or timedelta()) >= _AGAIN_AFTER
+    pause = min(_AGAIN_AFTER * 2 ** min(max(expected.fulls_cut_short - 1, 0), 10), _AGAIN_AFTER_AT_MOST)
+    return was_cut_short and (expected.last_full_ended_ago or timedelta()) >= pause
 
 
 def confirm_deletes(pool: Pool, publisher: RunPublisher, run_id: int, operator: str) -> Run:

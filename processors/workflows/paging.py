@@ -110,13 +110,13 @@ def _require_whole(window: Window, page: ListedPage, read_to: int) -> None:
         raise ZohoUnavailable(message)
 
 
-def next_window(read_to: int, *, overlap: int, per_page: int = PER_PAGE) -> Window:
+def next_window(read_to: int, *, overlap: int, per_page: int | None = None) -> Window:
     """Return the page that reaches furthest and begins at least `overlap` items before `read_to`.
 
     `per_page` is the largest size. Without overlap, and at one of its multiples, that is simply the next page.
     """
-    start = max(0, read_to - overlap)
-    windows = (Window(start // size + 1, size) for size in range(per_page, min(per_page, _SMALLEST_PAGE) - 1, -1))
+    start, largest = max(0, read_to - overlap), per_page or PER_PAGE
+    windows = (Window(start // size + 1, size) for size in range(largest, min(largest, _SMALLEST_PAGE) - 1, -1))
     return max(windows, key=lambda window: window.end)
 
 
@@ -133,13 +133,15 @@ class Listing:
         expected: int,
         pace: Pace,
         is_behind: Callable[[ListedPage], bool] = lambda _page: False,
+        looks_behind_the_end: bool = False,
         goes_on: Callable[[], bool] = lambda: True,
     ) -> None:
         """Read with `fetch`, which may be called from several threads.
 
         `last` is the page before `read_to`. `known_until`: up to where everything is known here; None: nothing is.
         `expected` items are worth asking for before it is certain that there are so many. `is_behind` tells that a page
-        is the last that matters. Once `goes_on` says no, nothing more is asked for.
+        is the last that matters; `looks_behind_the_end`: where something unknown may be, that a page is the last has to
+        be seen from a second one that brings nothing new. Once `goes_on` says no, nothing more is asked for.
         """
         self._fetch = fetch
         self._read_to = read_to
@@ -148,11 +150,13 @@ class Listing:
         self._expected = expected
         self._pace = pace
         self._is_behind = is_behind
+        self._looks_behind_the_end = looks_behind_the_end
         self._goes_on = goes_on
         self._per_page = PER_PAGE
         self._takes_any_size = True
         self._is_sorted = True
         self._has_more = True
+        self._is_end_claimed = False
         self._furthest = read_to
         self._steps_back = 0
         self._call_seconds = 0.0
@@ -189,9 +193,9 @@ class Listing:
                 overlap = self._step_back(window)
                 continue
             _require_whole(window, page, self._read_to)
+            is_last = self._is_last(window, page)
             self._note(window, page)
             overlap = self._overlap()
-            is_last = self._is_last(window, page)
             self._has_more = not is_last
             if not is_last:
                 self._ask_ahead(executor, overlap)
@@ -207,7 +211,10 @@ class Listing:
                 return
             if not self._has_more:
                 return
-            window = next_window(position, overlap=overlap, per_page=self._per_page)
+            if self._takes_any_size:
+                window = next_window(position, overlap=overlap)
+            else:
+                window = Window(position // self._per_page + 1, self._per_page)
             self._ahead.append((window, executor.submit(self._timed_fetch, window)))
             position = window.end
 
@@ -242,7 +249,7 @@ class Listing:
 
     def _overlap(self) -> int:
         """Return how far the next page has to reach back."""
-        if self._last is None or not self._takes_any_size:
+        if self._last is None or not self._last.item_ids or not self._takes_any_size:
             return 0
         return _OVERLAP if self._may_be_unknown(self._last.item_ids[-1], self._last.last_created_at) else 0
 
@@ -269,9 +276,14 @@ class Listing:
             return True
         if page.has_more:
             return False
-        # A full page that is said to be the last is looked behind, where something unknown could be.
-        is_full = len(page.items) >= window.per_page
-        return not (is_full and self._may_be_unknown(page.items[-1].key, page.items[-1].created_at))
+        if page.items and not self._may_be_unknown(page.items[-1].key, page.items[-1].created_at):
+            return True
+        if not self._looks_behind_the_end:
+            return len(page.items) < window.per_page
+        brings_nothing_new = window.start + len(page.items) <= self._read_to
+        is_confirmed = self._is_end_claimed and brings_nothing_new
+        self._is_end_claimed = True
+        return is_confirmed
 
     @staticmethod
     def _has_other_size(window: Window, page: ListedPage) -> bool:

@@ -32,6 +32,7 @@ from processors.errors import (
     PermanentError,
     TransientError,
     WrittenByOthers,
+    ZohoRefused,
 )
 from processors.store import certificates, runs, settlement
 from processors.store import drift as drift_store
@@ -60,7 +61,6 @@ _CHECKED_TOGETHER = 100
 _NEVER_HELD = 10
 _SAMPLE = 5
 _MOST_ROUNDS = 10
-_DAY_IN_ANY_ZONE = timedelta(days=2)
 # What is wrong with the values themselves, and would be the next time.
 _REFUSED = (psycopg.DataError, ProgramLimitExceeded, StatementTooComplex)
 
@@ -233,6 +233,8 @@ class Reconciler:
             expected=run.expected_items,
             pace=self.pace,
             is_behind=is_behind,
+            # A recent run is to cost one call: what it may miss so, the next full run finds.
+            looks_behind_the_end=not is_recent,
             goes_on=goes_on,
         )
 
@@ -272,20 +274,40 @@ class Reconciler:
 
     def _check(self, run: Run, *, is_suspect: bool, together: int, goes_on: Callable[[], bool]) -> bool:
         """Ask Zoho for what is in doubt, more at once while all of them are there; False: not all of it yet."""
+        was_passed_over = False
         while goes_on():
             with self.pool.connection() as connection:
                 checks = runs.next_checks(connection, run, is_suspect=is_suspect, most=together)
             if not checks:
                 return True
-            are_there = self._ask_for(run, checks)
-            if are_there is None:
+            try:
+                together = self._ask_for(run, checks)
+                was_passed_over = False
+            except ZohoRefused as error:
+                if was_passed_over:
+                    # Not for one item's sake: what is refused twice in a row is refused for all.
+                    raise
+                if len(checks) == 1:
+                    self._pass_over(run, checks[0], error)
+                    was_passed_over = True
                 together = max(1, len(checks) // 2)
-            elif are_there:
-                together = min(together * 2, _CHECKED_TOGETHER)
         return False
 
-    def _ask_for(self, run: Run, checks: Sequence[Check]) -> bool | None:
-        """Ask for some items, do what Zoho says, and tell whether all are there; None: it said nothing of any."""
+    def _pass_over(self, run: Run, check: Check, error: Exception) -> None:
+        """Keep an item that Zoho will not give as one that cannot be used: it stops nothing."""
+
+        def decide(_refused: Mapping[str, Exception], _beaten: AbstractSet[str]) -> _Step:
+            step = _Step(cleared=[check.item_id])
+            # Replayed, this body has the item fetched.
+            _keep_unusable(step, check.item_id, encode_json({"item_id": check.item_id}), error)
+            return step
+
+        with self.pool.connection() as connection:
+            _commit(connection, run, decide, partial(_note_checks, run))
+        _log.warning("item.passed_over", item_id=check.item_id, error_class=type(error).__name__, error=str(error))
+
+    def _ask_for(self, run: Run, checks: Sequence[Check]) -> int:
+        """Ask for some items, do what Zoho says of them, and return how many to ask for together the next time."""
         item_ids = [check.item_id for check in checks]
         with self.pool.connection() as connection:
             known = settlement.read_current(connection, item_ids)
@@ -295,13 +317,11 @@ class Reconciler:
             answers = {item_ids[0]: self.zoho.item(item_ids[0], run_id=run.id)}
         else:
             found = self.zoho.items_by_id(item_ids, run_id=run.id)
-            if found is None:
-                # At least one of them is gone.
-                return None
+            if not found:
+                # At least one of them is gone, or none was answered for.
+                return len(checks) // 2
             answers = {**found}
-            for item_id in item_ids:
-                if item_id not in answers:
-                    answers[item_id] = self.zoho.item(item_id, run_id=run.id)
+        checks = [check for check in checks if check.item_id in answers]
         decide = partial(_decide_checks, checks, known, answers, asked_at)
         with self.pool.connection() as connection:
             step = _commit(connection, run, decide, partial(_note_checks, run))
@@ -313,7 +333,10 @@ class Reconciler:
             # All of them were written by others meanwhile; they are asked for again, but not in a tight loop.
             message = "the products in doubt were written by others while Zoho was asked"
             raise WrittenByOthers(message)
-        return all(fields is not None for fields in answers.values())
+        if len(answers) < len(item_ids):
+            # Zoho answers for no more at once.
+            return len(answers)
+        return 1 if None in answers.values() else min(2 * len(answers), _CHECKED_TOGETHER)
 
     def _is_guarded(self, run: Run) -> bool:
         if run.deletes_confirmed_by is not None or run.suspects <= _NEVER_HELD:
@@ -328,7 +351,7 @@ class Reconciler:
         if alive:
             message = (
                 f"no page showed {run.suspects} of {run.suspected_of} products, but {len(alive)} of {len(sample)} that "
-                f"were looked up exist (such as {alive[0]}): Zoho's list was not whole"
+                f"were looked up exist (such as {alive[0]}): the list was not whole, or changed much meanwhile"
             )
             raise ListUntrustworthy(message)
         message = (
@@ -380,7 +403,7 @@ def _is_older(page: ListedPage, since: datetime) -> bool:
     body = page.items[-1].body
     if body is None or body.modified_at is None:
         return False
-    return body.modified_at + (_DAY_IN_ANY_ZONE if body.is_day_only else timedelta()) < since
+    return body.modified_at + (merging.DAY_IN_ANY_ZONE if body.is_day_only else timedelta()) < since
 
 
 def _decide_page(
@@ -427,6 +450,8 @@ def _decide_listed(item: ListedItem, item_id: str, current: Current, asked_at: d
     assert item.body is not None, "an item without a body is kept as unusable"
     # Of the mapped keys it was read already; what it added to them stays.
     body = replace(item.body, fields={**item.body.fields, **item.read()})
+    if body.notes:
+        _log.warning("item.odd", item_id=item_id, warnings=list(body.notes))
     return merging.decide_listed(current, item_id, body, asked_at)
 
 
@@ -506,12 +531,15 @@ def _note_checks(run: Run, connection: Connection, step: _Step) -> None:
 
 def _require_a_whole_list(run: Run, checks: Sequence[Check], answers: Mapping[str, Fields | None]) -> None:
     """Find out that the list went on behind what was said to be its end."""
-    if run.listed_until is None:
-        return
     for check in checks:
-        fields = answers[check.item_id]
-        created_at = items.time_of(fields.get("created_time")) if check.is_suspect and fields else None
-        if created_at is not None and created_at > run.listed_until:
+        fields = answers.get(check.item_id)
+        if not check.is_suspect or not fields:
+            continue
+        if run.seen == 0:
+            message = f"Zoho's list was empty, but item {check.item_id} exists: the list was not whole"
+            raise ListUntrustworthy(message)
+        created_at = items.time_of(fields.get("created_time"))
+        if created_at is not None and run.listed_until is not None and created_at > run.listed_until:
             message = (
                 f"Zoho's list ended with an item created at {run.listed_until.isoformat()}, but item {check.item_id} "
                 f"exists and was created at {created_at.isoformat()}: the list was not whole"
@@ -587,8 +615,7 @@ def _watermark(run: Run) -> datetime | None:
     """Return up to where every modification is known now: never beyond the run's start, nor beyond what Zoho showed."""
     former = run.modified_since and run.modified_since + runs.RECENT_OVERLAP
     seen = min(run.started_at, run.newest_modified_at) if run.newest_modified_at else None
-    proven = [at for at in (former, seen) if at is not None]
-    return max(proven, default=run.started_at if run.kind == "full" else None)
+    return max((at for at in (former, seen) if at is not None), default=None)
 
 
 def _webhook_state(deliveries: drift_store.Deliveries) -> WebhookState | None:

@@ -79,10 +79,10 @@ UPDATE api_gate
 RETURNING closed_until - clock_timestamp() AS closed_for;
 
 -- name: forget_old_calls
--- The calls of a run that is under way are still to be counted.
+-- The calls of a run that is under way, or may go on, are still to be counted.
 DELETE FROM api_calls
  WHERE ends_at < now() - interval '25 hours'
-   AND (run_id IS NULL OR run_id NOT IN (SELECT id FROM reconciliation_runs WHERE state = 'running'));
+   AND (run_id IS NULL OR run_id NOT IN (SELECT id FROM reconciliation_runs WHERE state IN ('running', 'held')));
 
 -- name: usage
 SELECT count(*) FILTER (WHERE ends_at > now() - interval '60 seconds') AS minute,

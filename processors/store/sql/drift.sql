@@ -34,13 +34,17 @@ UPDATE product_changes
                   AND events.outcome IN ('unchanged', 'stale'));
 
 -- name: deliveries_since_run_before
--- Whether anything was delivered since the run before this one began; null: there was none before.
+-- Whether anything was delivered since the run before this one began, or since the first of the changes that were not
+-- delivered: what was missed long ago says nothing of now. Null: there was no run before.
 SELECT CASE WHEN former.started_at IS NOT NULL
             THEN coalesce((SELECT received_at FROM events WHERE run_id IS NULL ORDER BY id DESC LIMIT 1)
-                          >= former.started_at, false)
+                          >= least(former.started_at, undelivered.since), false)
        END AS any_came,
-       EXISTS (SELECT FROM product_changes WHERE run_id = %(run_id)s AND cause = 'no_delivery') AS any_missed
-  FROM (VALUES (1)) AS one
+       undelivered.any_missed
+  FROM (SELECT count(*) > 0 AS any_missed, min(wrong_since) AS since
+          FROM product_changes
+         WHERE run_id = %(run_id)s AND cause = 'no_delivery') AS undelivered
+ CROSS JOIN (VALUES (1)) AS one
   LEFT JOIN LATERAL (SELECT started_at
                        FROM reconciliation_runs
                       WHERE id < %(run_id)s AND state = 'complete'

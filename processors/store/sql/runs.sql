@@ -31,7 +31,16 @@ SELECT * FROM reconciliation_runs ORDER BY id DESC LIMIT %(most)s;
 
 -- name: newest
 -- The newest run of each kind.
-SELECT DISTINCT ON (kind) * FROM reconciliation_runs ORDER BY kind, id DESC;
+SELECT run.*
+  FROM (VALUES ('full'), ('recent')) AS kinds (kind)
+ CROSS JOIN LATERAL (SELECT * FROM reconciliation_runs WHERE kind = kinds.kind ORDER BY id DESC LIMIT 1) AS run;
+
+-- name: newest_held
+SELECT * FROM reconciliation_runs WHERE kind = 'full' AND state = 'held' ORDER BY started_at DESC LIMIT 1;
+
+-- name: newest_without_deliveries
+-- The last run that found the webhooks dead.
+SELECT * FROM reconciliation_runs WHERE webhooks = 'dead' ORDER BY id DESC LIMIT 1;
 
 -- name: last_complete
 -- The last complete run of each kind.
@@ -54,7 +63,21 @@ SELECT EXISTS (SELECT FROM reconciliation_runs WHERE kind = 'full' AND state = '
        (SELECT error_class FROM reconciliation_runs WHERE kind = 'full' ORDER BY id DESC LIMIT 1)
            AS last_full_error_class,
        (SELECT now() - finished_at FROM reconciliation_runs WHERE kind = 'full' ORDER BY id DESC LIMIT 1)
-           AS last_full_ended_ago;
+           AS last_full_ended_ago,
+       (SELECT count(*)
+          FROM reconciliation_runs
+         WHERE kind = 'full' AND state IN ('partial', 'failed')
+           AND started_at > coalesce((SELECT max(started_at)
+                                        FROM reconciliation_runs
+                                       WHERE kind = 'full' AND state IN ('complete', 'held')), '-infinity'))
+           AS fulls_cut_short;
+
+-- name: hurry_run
+-- An operator has mended what a run waits for.
+UPDATE reconciliation_runs
+   SET claimable_at = least(claimable_at, now()), published_at = NULL, error_class = NULL, error = NULL
+ WHERE id = %(run_id)s AND state = 'running' AND error_class IN ('NotConnected', 'NotAuthorised')
+RETURNING *;
 
 -- name: claim_run
 -- Take a run for one lease; a claim is counted, and the count fences whoever had it before.
