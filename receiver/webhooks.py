@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -39,7 +39,7 @@ _PARTING_BYTES = 2 * 1024 * 1024
 _RETRY_AFTER_SECONDS = 5
 _BUSY = 503
 _QUICKLY_VERIFIED_BYTES = 32 * 1024
-# All bodies that are being received or verified, signed or not: a flood of large ones is turned away, not kept.
+# All bodies from their first byte to their commit, signed or not: a flood of large ones is turned away, not kept.
 _MOST_BYTES_AT_ONCE = 64 * 1024 * 1024
 
 _log = logs.get(__name__)
@@ -67,9 +67,10 @@ class _PartingResponse(JSONResponse):
 
 
 @dataclass(slots=True, eq=False)
-class _Arriving:
-    """One body on its way in."""
+class Room:
+    """What one body takes of the memory for all of them, from its first byte until it is committed or refused."""
 
+    buffers: _Buffers
     since: float
     deadline: asyncio.Timeout
     taken: int = 0
@@ -77,7 +78,7 @@ class _Arriving:
 
 
 class _Buffers:
-    """How much of this process's memory the bodies take that are on their way in.
+    """How much of this process's memory the bodies take that are on their way in, or wait for their commit.
 
     Where it is full, the body gives way that has been arriving for longest: what a webhook sends arrives at once, and
     bodies that never end must not keep it out.
@@ -86,28 +87,39 @@ class _Buffers:
     def __init__(self) -> None:
         self._bytes = 0
         # In the order of their beginning.
-        self._arriving: dict[_Arriving, None] = {}
+        self._arriving: dict[Room, None] = {}
 
     @contextlib.asynccontextmanager
-    async def body(self) -> AsyncIterator[Callable[[int], None]]:
-        """Give what to call with the size of each chunk; all of it is free again at the end of the block.
+    async def body(self) -> AsyncIterator[Room]:
+        """Give the room of one body, which is free again at the end of the block.
 
         Raises:
-            DeliveryRejected: there is no room for it, or it took too long.
+            DeliveryRejected: there is none, or the body took too long to arrive.
         """
         try:
             async with asyncio.timeout(_BODY_SECONDS) as deadline:
-                mine = _Arriving(asyncio.get_running_loop().time(), deadline)
-                self._arriving[mine] = None
+                room = Room(self, asyncio.get_running_loop().time(), deadline)
+                self._arriving[room] = None
                 try:
-                    yield partial(self._take, mine)
+                    yield room
                 finally:
-                    self._forget(mine)
+                    self._forget(room)
         except TimeoutError:
             message = f"the body did not arrive within {_BODY_SECONDS:.0f} seconds"
             raise DeliveryRejected(408, "slow", message) from None
 
-    def _take(self, mine: _Arriving, size: int) -> None:
+    def keep_arrived(self, room: Room) -> None:
+        """Let a body that is whole stay, however long it has to wait for its commit."""
+        self._arriving.pop(room, None)
+        if not room.deadline.expired():
+            room.deadline.reschedule(None)
+
+    def take(self, mine: Room, size: int) -> None:
+        """Take room for a chunk, before it is kept.
+
+        Raises:
+            DeliveryRejected: there is none.
+        """
         while self._bytes + size > _MOST_BYTES_AT_ONCE or mine.is_given_up:
             oldest = next(iter(self._arriving), mine)
             age = asyncio.get_running_loop().time() - oldest.since
@@ -120,7 +132,7 @@ class _Buffers:
         mine.taken += size
         self._bytes += size
 
-    def _forget(self, body: _Arriving) -> None:
+    def _forget(self, body: Room) -> None:
         self._arriving.pop(body, None)
         self._bytes -= body.taken
         body.taken = 0
@@ -154,7 +166,9 @@ class Webhooks:
     async def _receive(self, request: Request, kind: Kind) -> Response:
         started = perf_counter()
         try:
-            delivery = await self._admit(request, kind)
+            async with self._buffers.body() as room:
+                delivery = await self._admit(request, kind, room)
+                recorded = await self.intake.record(delivery)
         except DeliveryRejected as rejected:
             self.rejections.count(kind, rejected.reason)
             _log.warning(
@@ -170,8 +184,6 @@ class Webhooks:
         except ClientDisconnect:
             _log.warning("delivery.broken_off", route=kind)
             return Response(status_code=400)
-        try:
-            recorded = await self.intake.record(delivery)
         except InboxUnavailable as error:
             _log.warning("delivery.deferred", route=kind, item_id=delivery.item_id, error=str(error))
             return JSONResponse(
@@ -190,17 +202,14 @@ class Webhooks:
         )
         return JSONResponse({"event_id": recorded.event_id, "state": recorded.state})
 
-    async def _admit(self, request: Request, kind: Kind) -> Delivery:
+    async def _admit(self, request: Request, kind: Kind, room: Room) -> Delivery:
         """Read and verify a request.
 
         Raises:
             DeliveryRejected: it is answered 4xx.
         """
-        async with self._buffers.body() as take:
-            body = await _read(request, self.settings.webhook_max_bytes, take)
-        return await self._verify(request, kind, body)
-
-    async def _verify(self, request: Request, kind: Kind, body: bytes) -> Delivery:
+        body = await _read(request, self.settings.webhook_max_bytes, room)
+        room.buffers.keep_arrived(room)
         self._check_network(request)
         content_type = request.headers.get("Content-Type", "")
         query: bytes = request.scope["query_string"]
@@ -264,8 +273,8 @@ class Webhooks:
             raise DeliveryRejected(401, "signature_mismatch", message)
 
 
-async def _read(request: Request, most: int, take: Callable[[int], None]) -> bytes:
-    """Read the body, and no more of it than `most` bytes; `take` is told of each chunk before it is kept."""
+async def _read(request: Request, most: int, room: Room) -> bytes:
+    """Read the body, and no more of it than `most` bytes, into its room."""
     too_large = DeliveryRejected(413, "size", f"the body is larger than {most} bytes")
     length = request.headers.get("Content-Length", "")
     if length.isdecimal() and int(length[:20]) > most:
@@ -274,7 +283,7 @@ async def _read(request: Request, most: int, take: Callable[[int], None]) -> byt
     async for chunk in request.stream():
         if len(body) + len(chunk) > most:
             raise too_large
-        take(len(chunk))
+        room.buffers.take(room, len(chunk))
         body += chunk
     return bytes(body)
 
