@@ -70,7 +70,7 @@ class Deliveries:
 
     any_came: bool | None
     """Since the run before it began; None: it is the first."""
-    any_missed: bool
+    any_undelivered: bool
 
 
 def evidence(connection: Connection, questions: Sequence[Question]) -> dict[str, Evidence]:

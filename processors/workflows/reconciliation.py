@@ -623,7 +623,7 @@ def _webhook_state(deliveries: drift_store.Deliveries) -> WebhookState | None:
         return None
     if deliveries.any_came:
         return "delivering"
-    return "dead" if deliveries.any_missed else "quiet"
+    return "dead" if deliveries.any_undelivered else "quiet"
 
 
 def _log_end(run: Run, causes: Sequence[drift_store.DriftCount]) -> None:
@@ -645,4 +645,4 @@ def _log_end(run: Run, causes: Sequence[drift_store.DriftCount]) -> None:
     )
     (log.info if run.state == "complete" else log.error)("run.finished")
     if run.webhooks == "dead":
-        _log.error("webhooks.dead", missed=drifted.get("no_delivery"))
+        _log.error("webhooks.dead", undelivered=drifted.get("no_delivery"))

@@ -40,8 +40,8 @@ SELECT CASE WHEN former.started_at IS NOT NULL
             THEN coalesce((SELECT received_at FROM events WHERE run_id IS NULL ORDER BY id DESC LIMIT 1)
                           >= least(former.started_at, undelivered.since), false)
        END AS any_came,
-       undelivered.any_missed
-  FROM (SELECT count(*) > 0 AS any_missed, min(wrong_since) AS since
+       undelivered.any_undelivered
+  FROM (SELECT count(*) > 0 AS any_undelivered, min(wrong_since) AS since
           FROM product_changes
          WHERE run_id = %(run_id)s AND cause = 'no_delivery') AS undelivered
  CROSS JOIN (VALUES (1)) AS one
