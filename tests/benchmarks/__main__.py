@@ -15,7 +15,7 @@ from time import monotonic
 
 from rich.console import Console
 
-from tests.benchmarks import accepts, backlog, latency, report, starting, sweep
+from tests.benchmarks import accepts, backlog, latency, pressure, report, starting, sweep
 from tests.benchmarks.report import Subject
 from tests.benchmarks.scale import FULL, MILLION, QUICK, SOAK, Scale
 from tests.benchmarks.system import System, system
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _measured(under_test: System, scale: Scale) -> Iterator[Subject]:
-    for module in (accepts, latency, backlog, sweep, starting):
+    for module in (accepts, pressure, latency, backlog, sweep, starting):
         yield from module.measure(under_test, scale)
 
 
