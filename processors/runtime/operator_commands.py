@@ -469,7 +469,7 @@ def _print_drift(out: Console, report: RunReport) -> None:
     for repair in report.repairs:
         age = span(repair.age) if repair.age is not None else "?"
         at_most = "at most " if repair.age is not None and repair.zoho_modified_at is None else ""
-        out.print(f"{repair.item_id}  {repair.cause}, wrong for {at_most}{age}", highlight=False, markup=False)
+        out.print(f"{repair.item_id}  {repair.cause}  wrong for {at_most}{age}", highlight=False, markup=False)
         told = f"    {short(repair.name or '')}: {changes_line(repair.changes)}"
         out.print(told, style="dim", highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
     hidden = sum(count.count for count in report.causes if count.cause != "first_load") - len(report.repairs)

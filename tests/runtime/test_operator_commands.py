@@ -380,7 +380,7 @@ def test_a_terminal_shows_why_a_run_waits_and_for_how_long(shop: Shop) -> None:
     assert re.search(r"none for \d+ (min|h): Zoho answered 429 with code 45", on_terminal.text)
     assert fits(on_terminal), on_terminal.out
     assert in_json["overview"]["api_usage"]["closed_for"] > timedelta(minutes=1).total_seconds()
-    assert shop.zoho.calls(LIST) == 2
+    assert shop.zoho.calls(LIST) == 3
 
 
 def test_fetch_says_of_each_item_what_became_of_it(shop: Shop) -> None:
