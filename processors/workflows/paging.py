@@ -133,15 +133,16 @@ class Listing:
         expected: int,
         pace: Pace,
         is_behind: Callable[[ListedPage], bool] = lambda _page: False,
-        looks_behind_the_end: bool = False,
+        is_by_creation: bool = False,
         goes_on: Callable[[], bool] = lambda: True,
     ) -> None:
         """Read with `fetch`, which may be called from several threads.
 
         `last` is the page before `read_to`. `known_until`: up to where everything is known here; None: nothing is.
         `expected` items are worth asking for before it is certain that there are so many. `is_behind` tells that a page
-        is the last that matters; `looks_behind_the_end`: where something unknown may be, that a page is the last has to
-        be seen from a second one that brings nothing new. Once `goes_on` says no, nothing more is asked for.
+        is the last that matters. `is_by_creation`: the list is in the order of creation, and to be read whole; then,
+        where something unknown may be, that a page is the last has to be seen from a second one that brings nothing
+        new. Once `goes_on` says no, nothing more is asked for.
         """
         self._fetch = fetch
         self._read_to = read_to
@@ -150,7 +151,7 @@ class Listing:
         self._expected = expected
         self._pace = pace
         self._is_behind = is_behind
-        self._looks_behind_the_end = looks_behind_the_end
+        self._is_by_creation = is_by_creation
         self._goes_on = goes_on
         self._per_page = PER_PAGE
         self._takes_any_size = True
@@ -267,9 +268,16 @@ class Listing:
             return False
         if window.start < self._read_to:
             known = set(self._last.item_ids)
-            return not any(item.key in known for item in page.items)
+            return not any(item.key in known for item in page.items) and not self._begins_before(self._last, page)
         # The page before said that there is more: whatever it was, it may have moved up.
         return not page.items or self._may_be_unknown(page.items[0].key, page.items[0].created_at)
+
+    def _begins_before(self, last: KeptPage, page: ListedPage) -> bool:
+        """Tell by the times of creation that a page begins before the end of the last one, all of which may be gone."""
+        first = page.items[0].created_at if page.items else None
+        if not self._is_by_creation or not self._is_sorted or first is None or last.last_created_at is None:
+            return False
+        return first < last.last_created_at
 
     def _is_last(self, window: Window, page: ListedPage) -> bool:
         if self._is_behind(page):
@@ -278,7 +286,7 @@ class Listing:
             return False
         if page.items and not self._may_be_unknown(page.items[-1].key, page.items[-1].created_at):
             return True
-        if not self._looks_behind_the_end:
+        if not self._is_by_creation:
             return len(page.items) < window.per_page
         brings_nothing_new = window.start + len(page.items) <= self._read_to
         is_confirmed = self._is_end_claimed and brings_nothing_new

@@ -234,7 +234,7 @@ class Reconciler:
             pace=self.pace,
             is_behind=is_behind,
             # A recent run is to cost one call: what it may miss so, the next full run finds.
-            looks_behind_the_end=not is_recent,
+            is_by_creation=not is_recent,
             goes_on=goes_on,
         )
 

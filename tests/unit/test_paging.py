@@ -194,6 +194,7 @@ def listing(
     known: int | None = None,
     expected: int = 0,
     pace: Pace = ONE_BY_ONE,
+    is_by_creation: bool = False,
     goes_on: Callable[[], bool] = lambda: True,
 ) -> Listing:
     """Read it; what was created before `known` seconds had passed is known."""
@@ -204,6 +205,7 @@ def listing(
         known_until=None if known is None else Frontier(None, at(known)),
         expected=expected,
         pace=pace,
+        is_by_creation=is_by_creation,
         goes_on=goes_on,
     )
 
@@ -225,14 +227,25 @@ def kept(read: ReadPage) -> KeptPage:
     return KeptPage(ids, read.page.items[-1].created_at if read.page.items else None)
 
 
-def read_in_stretches(zoho: Zoho, stretches: Sequence[int], *, known: int | None, pace: Pace) -> list[ReadPage]:
+def read_in_stretches(
+    zoho: Zoho, stretches: Sequence[int], *, known: int | None, pace: Pace, is_by_creation: bool = False
+) -> list[ReadPage]:
     """Read to the end, with a new reading after so many pages each, as when a worker is killed and another goes on."""
     pages: list[ReadPage] = []
     lengths = iter(stretches)
     while True:
         last = kept(pages[-1]) if pages else None
         read_to = pages[-1].read_to if pages else 0
-        reading = begun(listing(zoho, read_to=read_to, last=last, known=known, expected=zoho.size, pace=pace))
+        asked = listing(
+            zoho,
+            read_to=read_to,
+            last=last,
+            known=known,
+            expected=zoho.size,
+            pace=pace,
+            is_by_creation=is_by_creation,
+        )
+        reading = begun(asked)
         length = next(lengths, ENDLESS)
         for read in reading:
             pages.append(read)
@@ -277,10 +290,23 @@ def test_every_unknown_item_that_is_there_all_the_time_is_read_whatever_is_delet
 ) -> None:
     zoho = Zoho(size, changes)
     with small_pages(), patch.object(paging, "ThreadPoolExecutor", InTurn(iter(at_once))):
-        pages = read_in_stretches(zoho, stretches, known=known, pace=pace)
+        try:
+            pages = read_in_stretches(zoho, stretches, known=known, pace=pace, is_by_creation=True)
+        except ZohoUnavailable:
+            # Everything was deleted: whether that is so, or a fault of the list, the next try tells.
+            assert zoho.always_there == set()
+            return
     missed = zoho.always_there - set(numbers(pages))
     assert {number for number in missed if known is None or number >= known} == set()
     assert not missed or zoho.deleted
+
+
+def test_if_all_of_the_last_page_is_deleted_the_reading_goes_on_before_it() -> None:
+    zoho = Zoho(117, [*[Change()] * 6, Change(delete_at=86, delete=31, create=4)])
+    with small_pages():
+        pages = read_in_stretches(zoho, [6], known=None, pace=ONE_BY_ONE, is_by_creation=True)
+    assert {*range(86), *range(117, 121)} <= set(numbers(pages))
+    assert pages[-1].is_last
 
 
 @settings(deadline=None, max_examples=300)
