@@ -10,9 +10,6 @@ from random import Random
 
 from tests.chaos.system import WORKERS, System
 
-# A lease is 10 s; the clock's relay steps in 2 s after its end, and looks every 2 s.
-_PAST_THE_LEASE_SECONDS = 15.5
-
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -21,16 +18,18 @@ class Fault:
     name: str
     lane: str | None
     happen: Callable[[System, Random], None]
-    is_first: bool = False
-    """In its lane: a worker that froze must find its connection to Postgres as it was, to write late."""
 
 
-def _kill(system: System, random: Random, *, name: str | None = None) -> None:
-    victim = name or system.take_worker(random)
+def _kill(system: System, random: Random, *, name: str) -> None:
     time.sleep(random.uniform(0, 0.3))
-    system.kill(victim)
+    system.kill(name)
     time.sleep(random.uniform(0, 1))
-    system.start_again(victim)
+    system.start_again(name)
+
+
+def _kill_worker(system: System, random: Random) -> None:
+    with system.a_worker(random) as name:
+        _kill(system, random, name=name)
 
 
 def _killed_at(point: str) -> Callable[[System, Random], None]:
@@ -46,12 +45,16 @@ def _kill_clock_between_mark_and_publish(system: System, _random: Random) -> Non
 
 
 def _freeze_worker(system: System, _random: Random) -> None:
-    with system.frozen_worker():
-        time.sleep(_PAST_THE_LEASE_SECONDS)
+    system.freeze_worker_past_its_lease()
 
 
-def _deploy(system: System, random: Random, *, name: str | None = None) -> None:
-    system.deploy(name or system.take_worker(random))
+def _deploy(system: System, _random: Random, *, name: str) -> None:
+    system.deploy(name)
+
+
+def _deploy_worker(system: System, random: Random) -> None:
+    with system.a_worker(random) as name:
+        system.deploy(name)
 
 
 def _flush_redis(system: System, _random: Random) -> None:
@@ -86,13 +89,13 @@ def _hang_postgres(system: System, random: Random) -> None:
 
 FAULTS = [
     Fault("clock killed after marking, before publishing", None, _kill_clock_between_mark_and_publish),
-    Fault("worker frozen past its lease", "Postgres", _freeze_worker, is_first=True),
-    Fault("worker killed", "worker", _kill),
+    Fault("worker frozen past its lease", "Postgres", _freeze_worker),
+    Fault("worker killed", "worker", _kill_worker),
     Fault("worker killed after the claim", "worker", _killed_at("worker.claimed")),
     Fault("worker killed after deciding, before writing", "worker", _killed_at("worker.decided")),
     Fault("worker killed after writing, before the commit", "worker", _killed_at("worker.settled-not-committed")),
     Fault("worker killed after the commit", "worker", _killed_at("worker.settled")),
-    Fault("worker deployed", "worker", _deploy),
+    Fault("worker deployed", "worker", _deploy_worker),
     Fault("web killed", "web", partial(_kill, name="web")),
     Fault("web killed after the commit, before answering", "web", _killed_at("web.committed-not-answered")),
     Fault("web killed after answering, before publishing", "web", _killed_at("web.answered-not-published")),

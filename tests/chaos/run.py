@@ -17,7 +17,7 @@ import psycopg
 from tests.chaos.audit import Audit, audit
 from tests.chaos.faults import FAULTS, LANES, Fault
 from tests.chaos.stream import Sender, plan
-from tests.chaos.system import NotHit, System, system
+from tests.chaos.system import WORKERS, NotHit, System, system
 
 _RECOVERY_SECONDS = 45.0
 _REST_SECONDS = 90.0
@@ -121,7 +121,7 @@ def run(
             course.not_hit,
             under_test.violations,
             under_test.exits,
-            _count_late_writes(under_test.directory),
+            sum(under_test.late_writes(name) for name in WORKERS),
             dict(sender.answers.most_common()),
             dict(Counter(_complaints(under_test.directory)).most_common(12)),
         )
@@ -176,7 +176,7 @@ class _Course:
 
         def one_lane(lane: str, random: Random) -> None:
             faults = [fault for fault in FAULTS if fault.lane == lane]
-            for fault in sorted(random.sample(faults, len(faults)), key=lambda fault: not fault.is_first):
+            for fault in random.sample(faults, len(faults)):
                 time.sleep(random.uniform(0, 0.4))
                 self._happen(fault, random, is_alone=False)
 
@@ -232,16 +232,8 @@ def _recoveries(under_test: System, strikes: Sequence[Strike]) -> dict[str, list
     return dict(recoveries)
 
 
-def _count_late_writes(directory: Path) -> int:
-    return sum(log.read_text("utf-8", "replace").count("event.lost_to_another_worker") for log in _logs(directory))
-
-
-def _logs(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.log"))
-
-
 def _complaints(directory: Path) -> Iterator[str]:
-    for log in _logs(directory):
+    for log in sorted(directory.glob("*.log")):
         for line in log.read_text("utf-8", "replace").splitlines():
             try:
                 said = json.loads(line)

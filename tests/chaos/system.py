@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -25,6 +25,7 @@ WORKERS = ("worker", "worker 2")
 _INJECTED = Path(sitecustomize.__file__).parent
 _NOWHERE = "http://127.0.0.1:9"
 _HIT_SECONDS = 25.0
+_COMES_TRUE_SECONDS = 60.0
 _LONGEST_EXIT_SECONDS = 25.0
 # uvicorn ends by the signal itself, after an orderly shutdown.
 _ORDERLY = {"web": (0, -signal.SIGTERM), "worker": (0,), "clock": (0,)}
@@ -54,7 +55,7 @@ class System(Installation):
         self.violations: list[str] = []
         """What a process did that it should not have."""
         self.exits: dict[str, list[float]] = {}
-        self._lock = threading.Lock()
+        self._choosing = threading.Lock()
         self._frozen: set[str] = set()
         self._log_starts: dict[str, int] = {}
 
@@ -78,10 +79,11 @@ class System(Installation):
 
         wait_for(has_started, f"{name} to start")
 
-    def take_worker(self, random: Random) -> str:
-        """Choose a worker that is not frozen."""
-        with self._lock:
-            return random.choice([name for name in WORKERS if name not in self._frozen])
+    @contextlib.contextmanager
+    def a_worker(self, random: Random) -> Iterator[str]:
+        """Choose a worker that is not frozen, and is not frozen either before the block ends."""
+        with self._choosing:
+            yield random.choice([name for name in WORKERS if name not in self._frozen])
 
     def deploy(self, name: str) -> None:
         """Stop a process as a platform does, and start its successor."""
@@ -97,7 +99,7 @@ class System(Installation):
         (self.points / point).touch()
 
     def wait_for_hit(self, point: str) -> int:
-        """Return the id of the process that took an armed point.
+        """Return the id of the process that took an armed point; the file it took is left to the caller.
 
         Raises:
             NotHit: none did; the point is disarmed.
@@ -106,7 +108,6 @@ class System(Installation):
         while time.monotonic() < deadline:
             for taken in self.points.glob(f"{point}.*"):
                 if taken.suffix[1:].isdecimal():
-                    taken.unlink()
                     return int(taken.suffix[1:])
             time.sleep(0.005)
         (self.points / point).unlink(missing_ok=True)
@@ -116,24 +117,47 @@ class System(Installation):
         """Let a process kill itself at an instruction; return its name, which has no process any more."""
         self.arm(point)
         pid = self.wait_for_hit(point)
-        name = next(name for name, process in self.processes.items() if process.pid == pid)
+        (self.points / f"{point}.{pid}").unlink()
+        name = next(name for name, process in list(self.processes.items()) if process.pid == pid)
         self.processes.pop(name).wait(10)
         return name
 
-    @contextlib.contextmanager
-    def frozen_worker(self) -> Iterator[None]:
-        """Stop a worker that has decided on events and has not written them yet."""
-        self.arm(sitecustomize.FROZEN)
-        pid = self.wait_for_hit(sitecustomize.FROZEN)
-        with self._lock:
-            self._frozen |= {name for name, process in self.processes.items() if process.pid == pid}
+    def freeze_worker_past_its_lease(self) -> None:
+        """Stop a worker that has decided on events, until others have them; then let it find that it is too late.
+
+        Raises:
+            NotHit: no worker came past, or nobody took its events over.
+        """
+        with self._choosing:
+            self.arm(sitecustomize.FROZEN)
+            pid = self.wait_for_hit(sitecustomize.FROZEN)
+            (name,) = (name for name, process in list(self.processes.items()) if process.pid == pid)
+            self._frozen = {name}
+        refused = self.late_writes(name)
         try:
-            yield
-        finally:
-            with contextlib.suppress(ProcessLookupError):
+            try:
+                self._wait_until_taken_over(pid)
+            finally:
                 os.kill(pid, signal.SIGCONT)
-            with self._lock:
-                self._frozen.clear()
+            if not _comes_true(lambda: self.late_writes(name) > refused):
+                self.violations.append(f"{name} was not refused when it wrote of events that others had")
+        finally:
+            # From now on it comes past other points like everybody.
+            (self.points / f"{sitecustomize.FROZEN}.{pid}").unlink()
+            self._frozen = set()
+
+    def _wait_until_taken_over(self, pid: int) -> None:
+        """Until nothing that the process holds now is its own any more."""
+        holds = "state = 'processing' AND split_part(claimed_by, ':', 3) = %(pid)s"
+        held = [event_id for (event_id,) in self.rows(f"SELECT id FROM events WHERE {holds}", pid=str(pid))]
+        still_held = f"SELECT FROM events WHERE id = ANY(%(held)s) AND {holds}"
+        if not held or not _comes_true(lambda: not self.rows(still_held, held=held, pid=str(pid))):
+            raise NotHit(sitecustomize.FROZEN)
+
+    def late_writes(self, name: str) -> int:
+        """Count how often a process found that others had its events when it was about to write."""
+        log = self.directory / f"{name}.log"
+        return log.read_text("utf-8", "replace").count("event.lost_to_another_worker") if log.exists() else 0
 
     @contextlib.contextmanager
     def halted(self, *names: str) -> Iterator[None]:
@@ -183,6 +207,15 @@ class System(Installation):
         ((count,),) = self.rows(statement, up_to=up_to)
         assert isinstance(count, int)
         return count
+
+
+def _comes_true(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + _COMES_TRUE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 @contextlib.contextmanager
