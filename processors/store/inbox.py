@@ -169,14 +169,15 @@ def claim(
             "others": others,
         },
     )
-    return [(_event(row), current_from_row(row)) for row in cursor.fetchall()]
+    return [(event_from_row(row), current_from_row(row)) for row in cursor.fetchall()]
 
 
-def _event(row: Row) -> Event:
+def event_from_row(row: Row) -> Event:
+    """Return the event that a row holds; one whose body could not be read has the item id ""."""
     return Event(
         id=row["id"],
         kind=row["kind"],
-        item_id=row["item_id"],
+        item_id=row["item_id"] or "",
         received_at=row["received_at"],
         attempt=row["attempts"],
         failures=row["failures"],

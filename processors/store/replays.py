@@ -10,7 +10,7 @@ from typing import Any, Literal
 from psycopg.types.json import Jsonb
 
 from processors.store.database import Connection, Row, only_row
-from processors.store.inbox import Event, Kind
+from processors.store.inbox import Event, Kind, event_from_row
 from processors.store.queries import Queries
 
 ReplayState = Literal["running", "complete", "cancelled"]
@@ -205,26 +205,9 @@ def replayed_events(connection: Connection, replay_id: int, *, most: int) -> lis
 
 
 def read_events(connection: Connection, event_ids: Sequence[int]) -> list[tuple[Event, str]]:
-    """Return events as a claim would, each with its state, without taking them; an unread one has the item id ""."""
+    """Return events as a claim would, each with its state, without taking them."""
     rows = connection.execute(_queries.read_events, {"event_ids": list(event_ids)})
-    return [
-        (
-            Event(
-                id=row["id"],
-                kind=row["kind"],
-                item_id=row["item_id"] or "",
-                received_at=row["received_at"],
-                attempt=row["attempts"],
-                failures=row["failures"],
-                replay_id=row["replay_id"],
-                body=bytes(row["body"]),
-                content_type=row["content_type"],
-                query_string=bytes(row["query_string"]),
-            ),
-            row["state"],
-        )
-        for row in rows
-    ]
+    return [(event_from_row(row), row["state"]) for row in rows]
 
 
 def discard(connection: Connection, event_ids: Sequence[int], *, operator: str, reason: str) -> list[int]:

@@ -52,7 +52,9 @@ SELECT item_id, name, sku, description, price, is_active, category_id, category_
 """
 
 
-class _Item(msgspec.Struct):
+class Item(msgspec.Struct):
+    """What a row is made of."""
+
     item_id: str
     name: str
     sku: str
@@ -71,7 +73,7 @@ class _Envelope(msgspec.Struct):
 
 
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
-_read_item = msgspec.json.Decoder(_Item, strict=False).decode
+_read_item = msgspec.json.Decoder(Item, strict=False).decode
 
 
 def upsert(bodies: Sequence[bytes]) -> tuple[str, Sequence[Any]]:

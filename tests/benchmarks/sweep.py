@@ -42,7 +42,7 @@ from processors.runtime import processes, procfile
 from processors.settings import Settings
 from processors.store import runs, schema
 from processors.zoho.client import API_PATH, ZohoClient
-from tests.benchmarks import report, usage
+from tests.benchmarks import floors, report, usage
 from tests.benchmarks.report import Figure, Subject
 from tests.benchmarks.scale import Scale
 
@@ -420,18 +420,7 @@ def _mirror(stack: contextlib.ExitStack) -> Callable[[], None]:
     return work
 
 
-class _Item(msgspec.Struct):
-    item_id: str
-    name: str
-    sku: str
-    description: str
-    rate: Decimal
-    status: str
-    category_id: str
-    category_name: str
-    brand: str
-    unit: str
-    last_modified_time: str
+class _Item(floors.Item):
     stock_on_hand: Decimal | None = None
 
 

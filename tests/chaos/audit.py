@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from tests import expected
 from tests.chaos.stream import Version, digests
 from tests.chaos.system import System
 
@@ -57,10 +58,10 @@ def audit(system: System, sent: int, acknowledged: Sequence[Version]) -> Audit:
             newest[version.item_id] = version
     for item_id in newest.keys() | products.keys():
         row = products.get(item_id)
-        expected = _expected(newest[item_id]) if item_id in newest else None
-        if row != expected:
+        told = expected.product(newest[item_id].content()) if item_id in newest else None
+        if row != told:
             found.differing += 1
-            _show(found, f"differs: item {item_id} is {row}, newest acknowledged {expected}")
+            _show(found, f"differs: item {item_id} is {row}, newest acknowledged {told}")
         wrong = repeats(histories.get(item_id, []), row)
         if wrong:
             found.duplicated += len(wrong)
@@ -95,24 +96,6 @@ def _products(system: System) -> dict[str, dict[str, Any]]:
     names = [*_COLUMNS.split(", "), "zoho_last_modified_at"]
     rows = system.rows(f"SELECT zoho_item_id, {', '.join(names)} FROM products WHERE deleted_at IS NULL")
     return {str(row[0]): dict(zip(names, row[1:], strict=True)) for row in rows}
-
-
-def _expected(version: Version) -> dict[str, Any]:
-    item = version.content()
-    return {
-        "name": item.name,
-        "sku": item.sku or None,
-        "description": item.description or None,
-        "price": item.rate,
-        "stock_quantity": int(item.stock_on_hand),
-        "stock_on_hand": item.stock_on_hand,
-        "is_active": item.status == "active",
-        "category_id": item.category_id or None,
-        "category_name": item.category_name or None,
-        "brand": item.brand or None,
-        "unit": item.unit or None,
-        "zoho_last_modified_at": item.last_modified_time,
-    }
 
 
 def _histories(system: System) -> dict[str, list[dict[str, list[Any]]]]:

@@ -27,9 +27,9 @@ from simulator.items import Item
 from simulator.shapes import deleted_item, webhook_item
 from simulator.tokens import Tokens
 from simulator.wire import dumps
+from tests import expected
 from tests.conftest import ENCRYPTION_KEY
 from tests.workflows.scene import FakePublisher, Scene
-from tests.workflows.test_order_does_not_matter import expected
 from tests.zoho.support import let_pass
 
 LIST = "/inventory/v1/items"
@@ -251,7 +251,7 @@ class Shop(Scene):
         wrong: dict[str, Any] = {}
         for item in self.catalogue.all():
             row = live.pop(item.item_id, None)
-            told = expected(item)
+            told = expected.product(item)
             if row is None:
                 wrong[item.item_id] = "is missing"
             elif different := {column: (row[column], told[column]) for column in told if row[column] != told[column]}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,25 +13,13 @@ import pytest
 
 from processors.errors import RunRefused
 from processors.store import drift
-from processors.store.database import Pool, encode_json
+from processors.store.database import encode_json
 from processors.store.runs import Run
 from processors.workflows import insights, operations
 from simulator import Fault
-from tests.workflows.runs_scene import LIST, SECOND, Publisher, ServedZoho, Shop, open_shop, serve_zoho
+from tests.workflows.runs_scene import LIST, SECOND, Publisher, Shop
 
 Spoil = Callable[[dict[str, Any]], Any]
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[ServedZoho]:
-    with serve_zoho() as served:
-        yield served
-
-
-@pytest.fixture
-def shop(served: ServedZoho, pool: Pool, database_url: str) -> Iterator[Shop]:
-    with open_shop(served, pool, database_url) as shop:
-        yield shop
 
 
 # Equal to Zoho

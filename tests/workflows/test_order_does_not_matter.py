@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -22,6 +21,7 @@ from processors.zoho.client import ZohoClient
 from simulator import Catalogue, ManualClock, Zoho, identity, serve, shapes, wire
 from simulator.catalogue import Change, ItemEvent
 from simulator.items import Item, ItemChanges, ItemDetails
+from tests import expected
 from tests.conftest import ENCRYPTION_KEY
 from tests.workflows.scene import FakePublisher, Scene
 
@@ -43,25 +43,6 @@ _DETAILS: dict[str, st.SearchStrategy[Any]] = {
 NAMES = st.sampled_from(["Mug", "Cup", "Küchen-Tasse ☕"])
 DETAILS = st.fixed_dictionaries({}, optional=_DETAILS)
 CHANGES = st.fixed_dictionaries({}, optional={"name": NAMES, **_DETAILS})
-
-
-def expected(item: Item) -> dict[str, Any]:
-    """Say what a row should hold, from the catalogue's own words, without the code under test."""
-    stock = item.stock_on_hand if item.track_inventory else None
-    return {
-        "name": item.name,
-        "sku": item.sku or None,
-        "description": item.description or None,
-        "price": item.rate,
-        "stock_on_hand": stock,
-        "stock_quantity": None if stock is None else math.floor(stock),
-        "is_active": item.status == "active",
-        "category_id": item.category_id or None,
-        "category_name": item.category_name or None,
-        "brand": item.brand or None,
-        "unit": item.unit or None,
-        "zoho_last_modified_at": item.last_modified_time,
-    }
 
 
 class Delivery:
@@ -198,10 +179,10 @@ class Deliveries(RuleBasedStateMachine):
         rows = {row["zoho_item_id"]: row for row in self.scene.execute("SELECT * FROM products")}
         live = {item_id: row for item_id, row in rows.items() if row["deleted_at"] is None}
         assert {
-            item_id: {column: row[column] for column in expected(self.catalogue.get(item_id))}
+            item_id: {column: row[column] for column in expected.product(self.catalogue.get(item_id))}
             for item_id, row in live.items()
             if item_id in self.catalogue
-        } == {item.item_id: expected(item) for item in self.catalogue.all()}
+        } == {item.item_id: expected.product(item) for item in self.catalogue.all()}
         assert rows.keys() - live.keys() <= set(self.catalogue.deleted_ids())
         assert live.keys() == set(self._live)
         assert self.scene.execute("SELECT error FROM events WHERE state = 'dead'") == []
@@ -276,7 +257,7 @@ def test_a_generated_catalogue_told_backwards_and_twice_is_the_catalogue(
     rows = {row["zoho_item_id"]: row for row in scene.execute("SELECT * FROM products")}
     for item in zoho.catalogue.all():
         row = rows.pop(item.item_id)
-        assert {column: row[column] for column in expected(item)} == expected(item)
+        assert {column: row[column] for column in expected.product(item)} == expected.product(item)
         assert str(row["price"]) == str(item.rate)
     assert rows == {}
     assert zoho.calls("/inventory/*") == 0

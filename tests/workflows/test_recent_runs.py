@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from processors.store.database import Pool
 from processors.store.runs import RECENT_OVERLAP, Run
 from simulator import Fault
-from tests.workflows.runs_scene import LIST, SECOND, ServedZoho, Shop, open_shop, serve_zoho
+from tests.workflows.runs_scene import LIST, SECOND, Shop
 
 FILTER_IGNORED = Fault(LIST, ignore_filters=True)
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[ServedZoho]:
-    with serve_zoho() as served:
-        yield served
-
-
-@pytest.fixture
-def shop(served: ServedZoho, pool: Pool, database_url: str) -> Iterator[Shop]:
-    with open_shop(served, pool, database_url) as shop:
-        yield shop
 
 
 def after_a_full_run(shop: Shop, count: int) -> tuple[list[str], datetime]:

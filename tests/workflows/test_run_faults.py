@@ -16,22 +16,10 @@ from processors.store.runs import Run
 from processors.workflows import operations
 from processors.workflows.reconciliation import MOST_FAILURES
 from simulator import CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN, Fault
-from tests.workflows.runs_scene import LIST, SECOND, Killed, Publisher, ServedZoho, Shop, open_shop, serve_zoho
+from tests.workflows.runs_scene import LIST, SECOND, Killed, Publisher, ServedZoho, Shop, open_shop
 from tests.workflows.scene import DEADLINE, run_together
 
 KNOWN = pytest.mark.parametrize("is_known", [False, True], ids=["empty mirror", "known mirror"])
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[ServedZoho]:
-    with serve_zoho() as served:
-        yield served
-
-
-@pytest.fixture
-def shop(served: ServedZoho, pool: Pool, database_url: str) -> Iterator[Shop]:
-    with open_shop(served, pool, database_url) as shop:
-        yield shop
 
 
 @pytest.fixture
