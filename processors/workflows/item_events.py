@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -29,7 +29,7 @@ from processors.store.inbox import Event
 from processors.store.products import Change, Current, Source
 from processors.store.settlement import ItemDecision, Verdict
 from processors.workflows import leases, merging
-from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
+from processors.workflows.merging import Answer, Decision, FetchNeeded, Settled, Write
 from processors.zoho import items, payloads
 
 BATCH = 200
@@ -289,10 +289,11 @@ def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: 
     """Ask Zoho and settle; return what keeps Zoho from being asked at all."""
     started = perf_counter()
     try:
-        decide = _ask_zoho(shop, item_id)
+        asked_at = datetime.now(UTC)
+        answer = merging.read_answer(item_id, shop.zoho.item(item_id), asked_at)
         with shop.pool.connection() as connection:
             decision = ItemDecision(item_id, current)
-            _decide_by_answer(decision, events, decide)
+            _decide_by_answer(decision, events, answer)
             if settlement.settle(connection, [decision]):
                 _log_verdicts([decision], started)
             else:
@@ -309,27 +310,12 @@ def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: 
     return None
 
 
-def _ask_zoho(shop: Workshop, item_id: str) -> Callable[[Current], tuple[Settled | Write, items.Body | None]]:
-    """Call Zoho and return how its answer decides."""
-    asked_at = datetime.now(UTC)
-    fields = shop.zoho.item(item_id)
-    if fields is None:
-        answered_at = datetime.now(UTC)
-        return lambda current: (merging.decide_absent(current, answered_at), None)
-    body = items.read_body({**fields, "item_id": item_id})
-    return lambda current: (merging.decide_fetched(current, item_id, body, asked_at), body)
-
-
-def _decide_by_answer(
-    decision: ItemDecision,
-    events: Sequence[Event],
-    decide: Callable[[Current], tuple[Settled | Write, items.Body | None]],
-) -> None:
+def _decide_by_answer(decision: ItemDecision, events: Sequence[Event], answer: Answer) -> None:
     """Let one answer decide all events that waited for it; the first of them is what changed the row."""
     current = decision.current
     for event in events:
-        decided, body = decide(current)
-        decision.verdicts.append(_take_down(event, decided, decision, body))
+        decided = merging.decide_answer(current, answer)
+        decision.verdicts.append(_take_down(event, decided, decision, answer.body))
         if decision.product is not None:
             current = replace(current, product=decision.product)
 

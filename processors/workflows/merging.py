@@ -108,6 +108,38 @@ def _is_beyond(current: Current, body: items.Body, asked_at: datetime) -> bool:
     return rests or known_at > asked_at + _LONGEST_LAG
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Zoho says of an item that it was asked for."""
+
+    item_id: str
+    body: items.Body | None
+    """None: Zoho has no such item."""
+    asked_at: datetime
+    answered_at: datetime
+
+
+def read_answer(item_id: str, fields: items.Fields | None, asked_at: datetime) -> Answer:
+    """Read what Zoho has just answered.
+
+    Raises:
+        ItemUnusable: it cannot be read.
+    """
+    body = None if fields is None else items.read_body({**fields, "item_id": item_id})
+    return Answer(item_id, body, asked_at, datetime.now(UTC))
+
+
+def decide_answer(current: Current, answer: Answer) -> Settled | Write:
+    """Decide what Zoho's own answer does; `current` was read before Zoho was asked.
+
+    Raises:
+        ItemUnusable: the answer has no name or no status.
+    """
+    if answer.body is None:
+        return decide_absent(current, answer.answered_at)
+    return decide_fetched(current, answer.item_id, answer.body, answer.asked_at)
+
+
 def decide_fetched(current: Current, item_id: str, body: items.Body, asked_at: datetime) -> Settled | Write:
     """Decide what Zoho's own answer does; `current` was read before Zoho was asked, so the answer is the newer word.
 

@@ -20,7 +20,6 @@ from processors.store.settlement import ItemDecision
 from processors.workflows import merging
 from processors.workflows.merging import Outcome, Write
 from processors.workflows.paging import PER_PAGE
-from processors.zoho import items
 from processors.zoho.items import Fields
 
 # A full run that ended by a fault is started again after so long, instead of tomorrow; then after twice as long.
@@ -265,12 +264,8 @@ def _fetch_item(pool: Pool, zoho: Zoho, item_id: str) -> FetchedItem:
         with pool.connection() as connection:
             current = settlement.read_current(connection, [item_id])[item_id]
         asked_at = datetime.now(UTC)
-        fields = zoho.item(item_id)
-        if fields is None:
-            decided = merging.decide_absent(current, datetime.now(UTC))
-        else:
-            body = items.read_body({**fields, "item_id": item_id})
-            decided = merging.decide_fetched(current, item_id, body, asked_at)
+        answer = merging.read_answer(item_id, zoho.item(item_id), asked_at)
+        decided = merging.decide_answer(current, answer)
         if not isinstance(decided, Write):
             return FetchedItem(item_id, decided.outcome, {})
         product, changes = decided.product, decided.changes

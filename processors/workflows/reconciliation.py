@@ -506,22 +506,18 @@ def _decide_checks(
         fields, current = answers[check.item_id], known[check.item_id]
         step.cleared.append(check.item_id)
         step.counts.missed += check.is_suspect and fields is not None
-        if fields is None:
-            absent = merging.decide_absent(current, datetime.now(UTC))
-            _take_down(step, check.item_id, current, absent, is_counted=False)
-        elif check.item_id in refused:
+        if fields is not None and check.item_id in refused:
             _keep_unusable(step, check.item_id, encode_json(fields), refused[check.item_id])
-        else:
-            decide = partial(_decide_fetched, fields, check.item_id, current, asked_at)
-            decided = _keep(step, check.item_id, encode_json(fields), decide)
-            if decided is not None:
-                _take_down(step, check.item_id, current, decided)
+            continue
+        decide = partial(_decide_answered, fields, check.item_id, current, asked_at)
+        decided = _keep(step, check.item_id, encode_json(fields), decide)
+        if decided is not None:
+            _take_down(step, check.item_id, current, decided, is_counted=fields is not None)
     return step
 
 
-def _decide_fetched(fields: Fields, item_id: str, current: Current, asked_at: datetime) -> Decision:
-    body = items.read_body({**fields, "item_id": item_id})
-    return merging.decide_fetched(current, item_id, body, asked_at)
+def _decide_answered(fields: Fields | None, item_id: str, current: Current, asked_at: datetime) -> Decision:
+    return merging.decide_answer(current, merging.read_answer(item_id, fields, asked_at))
 
 
 def _note_checks(run: Run, connection: Connection, step: _Step) -> None:

@@ -34,7 +34,7 @@ SELECT * FROM replays WHERE id = %(replay_id)s;
 SELECT * FROM replays ORDER BY id DESC LIMIT %(most)s;
 
 -- name: next_events
--- What is to be sent now, of the oldest replay that is not finished. An event that is being worked on is left for later.
+-- What of a replay is to be sent now.
 SELECT replay_events.replay_id, events.id, events.item_id, events.body, events.content_type, events.query_string
   FROM replay_events
   JOIN events ON events.id = event_id

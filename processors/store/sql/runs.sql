@@ -259,7 +259,8 @@ RETURNING *;
 -- An operator takes a held run's suspects for products that exist. No row: it is not held.
 WITH discarded AS (
     UPDATE reconciliation_runs
-       SET state = 'partial', finished_at = now(), error_class = NULL, error = 'its deletions were discarded by ' || %(operator)s
+       SET state = 'partial', finished_at = now(), error_class = NULL,
+           error = 'its deletions were discarded by ' || %(operator)s
      WHERE id = %(run_id)s AND state = 'held'
  RETURNING *
 ), cleared AS (
