@@ -432,7 +432,19 @@ ALTER TABLE zoho_connection
     -- The token endpoint is left alone until refresh_allowed_at, longer after each refusal in a row.
     ADD COLUMN IF NOT EXISTS refusals integer NOT NULL DEFAULT 0,
     ADD COLUMN IF NOT EXISTS refresh_allowed_at timestamptz NOT NULL DEFAULT 'epoch',
-    ADD COLUMN IF NOT EXISTS last_error text;
+    ADD COLUMN IF NOT EXISTS last_error text,
+    -- What an operator entered in the console; a setting of the same meaning wins.
+    ADD COLUMN IF NOT EXISTS data_center text,
+    ADD COLUMN IF NOT EXISTS client_id text,
+    ADD COLUMN IF NOT EXISTS client_secret bytea,
+    ADD COLUMN IF NOT EXISTS organization_id text,
+    ADD COLUMN IF NOT EXISTS organization_name text,
+    -- Of a connection made in the browser.
+    ADD COLUMN IF NOT EXISTS accounts_url text,               -- the accounts server that Zoho named
+    ADD COLUMN IF NOT EXISTS scopes text,
+    ADD COLUMN IF NOT EXISTS connected_as text,
+    ADD COLUMN IF NOT EXISTS connected_at timestamptz,
+    ADD COLUMN IF NOT EXISTS connected_by text;
 
 INSERT INTO zoho_connection DEFAULT VALUES ON CONFLICT DO NOTHING;
 
@@ -502,3 +514,66 @@ CREATE TABLE IF NOT EXISTS processes (
     role text NOT NULL,
     started_at timestamptz NOT NULL DEFAULT now(),
     beat_at timestamptz NOT NULL DEFAULT now());
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- operators, sessions: who may use the console, and from where they are signed in.
+-- api_tokens: the programs that may use the JSON API.
+-- Of a password only its argon2 hash is kept, of a session or a token only the SHA-256 of a long random text.
+-- ---------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS operators (name text PRIMARY KEY);     -- in lower case
+
+ALTER TABLE operators
+    ADD COLUMN IF NOT EXISTS role text NOT NULL
+        CONSTRAINT operators_role CHECK (role IN (
+            'viewer',       -- sees everything that is no secret
+            'operator'      -- acts, too
+        )),
+    ADD COLUMN IF NOT EXISTS password_hash text NOT NULL,
+    ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT now();
+
+CREATE TABLE IF NOT EXISTS sessions (digest bytea PRIMARY KEY);
+
+ALTER TABLE sessions
+    ADD COLUMN IF NOT EXISTS operator text NOT NULL,
+    ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS seen_at timestamptz NOT NULL DEFAULT now(),  -- to a minute
+    ADD COLUMN IF NOT EXISTS expires_at timestamptz NOT NULL,
+    ADD COLUMN IF NOT EXISTS address text,
+    ADD COLUMN IF NOT EXISTS browser text NOT NULL DEFAULT '';
+
+CREATE INDEX IF NOT EXISTS sessions_operator ON sessions (operator);
+
+CREATE TABLE IF NOT EXISTS api_tokens (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+
+ALTER TABLE api_tokens
+    ADD COLUMN IF NOT EXISTS name text NOT NULL,
+    ADD COLUMN IF NOT EXISTS digest bytea NOT NULL CONSTRAINT api_tokens_digest UNIQUE,
+    ADD COLUMN IF NOT EXISTS scope text NOT NULL
+        CONSTRAINT api_tokens_scope CHECK (scope IN ('read', 'write')),
+    ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS created_by text NOT NULL,
+    ADD COLUMN IF NOT EXISTS used_at timestamptz,                  -- to a minute
+    ADD COLUMN IF NOT EXISTS revoked_at timestamptz,
+    ADD COLUMN IF NOT EXISTS revoked_by text;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- audit_log: one row for each thing that a person or a program did: who, what, which ids, when, from where.
+-- ---------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS audit_log (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+
+ALTER TABLE audit_log
+    ADD COLUMN IF NOT EXISTS at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS channel text NOT NULL
+        CONSTRAINT audit_log_channel CHECK (channel IN ('console', 'api', 'cli')),
+    ADD COLUMN IF NOT EXISTS requester text NOT NULL,              -- an operator, a token's name, a shell account
+    ADD COLUMN IF NOT EXISTS address text,                        -- null: a shell
+    ADD COLUMN IF NOT EXISTS action text NOT NULL,                 -- run.started, events.discarded, …
+    ADD COLUMN IF NOT EXISTS targets text[] NOT NULL DEFAULT '{}', -- ids: of events, a run, items, …
+    ADD COLUMN IF NOT EXISTS detail jsonb NOT NULL DEFAULT '{}';
+
+-- What was done about one item: its timeline.
+CREATE INDEX IF NOT EXISTS audit_log_fetches ON audit_log USING gin (targets) WHERE action = 'item.fetched';
+-- How often somebody tried to sign in lately.
+CREATE INDEX IF NOT EXISTS audit_log_failed_sign_ins ON audit_log (at) WHERE action = 'sign_in.failed';

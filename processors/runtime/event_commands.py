@@ -21,8 +21,8 @@ from processors.runtime.output import (
     console,
     echo_json,
     opened,
-    operator_name,
     plain_fields,
+    requester,
     say,
     span,
 )
@@ -154,7 +154,7 @@ def replay(settings: Settings, chosen: EventFilter, *, reason: str, per_second: 
     """Send all finished events that match again; waiting, exit with 1 if one of them is dead again."""
     publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
     with opened(settings) as pool:
-        started = replaying.start(pool, chosen, requested_by=operator_name(), reason=reason, per_second=per_second)
+        started = replaying.start(pool, chosen, requester(), reason=reason, per_second=per_second)
         if not wait:
             _say_start(started, as_json=as_json)
             return
@@ -278,7 +278,7 @@ def show_replay(settings: Settings, replay_id: int, *, as_json: bool) -> None:
 def cancel_replay(settings: Settings, replay_id: int, *, as_json: bool) -> None:
     """Send nothing more of a replay."""
     with opened(settings) as pool:
-        cancelled = replaying.cancel(pool, replay_id)
+        cancelled = replaying.cancel(pool, replay_id, requester())
     if as_json:
         echo_json(cancelled)
     else:
@@ -288,7 +288,7 @@ def cancel_replay(settings: Settings, replay_id: int, *, as_json: bool) -> None:
 def discard(settings: Settings, chosen: EventFilter, *, reason: str, as_json: bool) -> None:
     """Take dead events for settled."""
     with opened(settings) as pool:
-        discarded = replaying.discard(pool, chosen, operator=operator_name(), reason=reason)
+        discarded = replaying.discard(pool, chosen, requester(), reason=reason)
     if as_json:
         echo_json({"discarded": discarded})
     else:

@@ -29,8 +29,8 @@ from processors.runtime.output import (
     counted,
     echo_json,
     opened,
-    operator_name,
     plain_fields,
+    requester,
     say,
     short,
     span,
@@ -77,7 +77,7 @@ def reconcile(settings: Settings, *, kind: RunKind, wait: bool, as_json: bool) -
     publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
     with opened(settings) as pool:
         budget = settings.zoho_requests_per_day
-        started = operations.start_run(pool, publisher, kind, "cli", budget=budget)
+        started = operations.start_run(pool, publisher, kind, requester(), budget=budget)
         if not wait:
             _say_start(started, as_json=as_json)
             return
@@ -219,7 +219,7 @@ def _show_bar(find: Callable[[], Run], started: StartedRun, settings: Settings) 
 def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> None:
     """Ask Zoho for items now; exit code 1 if one could not be had."""
     with opened(settings) as pool, ZohoClient(pool, settings) as zoho:
-        fetched = operations.fetch_items(pool, zoho, item_ids)
+        fetched = operations.fetch_items(pool, zoho, item_ids, requester())
     for item in fetched:
         if as_json:
             echo_json(item)
@@ -279,7 +279,7 @@ def confirm_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
     """Let a held run go on."""
     publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
     with opened(settings) as pool:
-        run = operations.confirm_deletes(pool, publisher, run_id, operator_name())
+        run = operations.confirm_deletes(pool, publisher, run_id, requester())
     if as_json:
         echo_json(run)
     else:
@@ -292,7 +292,7 @@ def confirm_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
 def discard_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
     """End a held run without its deletions."""
     with opened(settings) as pool:
-        run = operations.discard_deletes(pool, run_id, operator_name())
+        run = operations.discard_deletes(pool, run_id, requester())
     if as_json:
         echo_json(run)
     else:

@@ -20,6 +20,7 @@ from rich.text import Text
 from processors.errors import MirrorError
 from processors.settings import Settings
 from processors.store import database
+from processors.store.audit import Requester
 from processors.store.database import AWAY, Pool
 from processors.store.products import Changes
 
@@ -130,9 +131,9 @@ def ago(at: datetime | None, now: datetime) -> str:
     return f"{span(now - at)} ago" if at else "never"
 
 
-def operator_name() -> str:
+def requester() -> Requester:
     """Say who gives this order: the account of this machine."""
-    return f"cli:{getpass.getuser()}"
+    return Requester("cli", getpass.getuser())
 
 
 def plain_fields(row: object) -> dict[str, object]:

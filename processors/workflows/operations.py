@@ -11,7 +11,8 @@ import psycopg
 
 from processors import logs
 from processors.errors import PublishFailed, RunRefused, WrittenByOthers
-from processors.store import api_calls, certificates, runs, settlement
+from processors.store import api_calls, audit, certificates, runs, settlement
+from processors.store.audit import Requester
 from processors.store.certificates import Certificate, Recomputation
 from processors.store.database import Connection, Pool
 from processors.store.products import Change
@@ -76,20 +77,21 @@ class StartedRun:
     estimate: Estimate
 
 
-def start_run(pool: Pool, publisher: RunPublisher, kind: RunKind, trigger: Trigger, *, budget: int) -> StartedRun:
+def start_run(pool: Pool, publisher: RunPublisher, kind: RunKind, requester: Requester, *, budget: int) -> StartedRun:
     """Open a run, or take up the one of its kind that is under way, and hand it to a worker.
 
     Raises:
         psycopg.OperationalError: Postgres is away.
     """
-    with pool.connection() as connection:
+    with pool.connection() as connection, connection.transaction():
         estimate = estimate_run(connection, kind, budget=budget)
-        run, is_new = _open(connection, kind, trigger)
+        run, is_new = _open(connection, kind, requester.channel)
         if not is_new:
             # Whoever asks for a run has mended what it waits for, or finds out that he has not.
             run = runs.hurry(connection, run.id) or run
+        audit.note(connection, requester, "run.started" if is_new else "run.hurried", [run.id], {"kind": kind})
     if is_new:
-        _log.info("run.started", run_id=run.id, run_kind=kind, trigger=trigger, estimate=str(estimate))
+        _log.info("run.started", run_id=run.id, run_kind=kind, requested_by=str(requester), estimate=str(estimate))
     _publish(publisher, run)
     return StartedRun(run, is_new, estimate)
 
@@ -157,7 +159,7 @@ def _is_overdue(expected: Prospects) -> bool:
     return was_cut_short and (expected.last_full_ended_ago or timedelta()) >= pause
 
 
-def confirm_deletes(pool: Pool, publisher: RunPublisher, run_id: int, operator: str) -> Run:
+def confirm_deletes(pool: Pool, publisher: RunPublisher, run_id: int, requester: Requester) -> Run:
     """Let a held run tombstone what Zoho does not have: each item is still asked for first.
 
     Raises:
@@ -165,28 +167,31 @@ def confirm_deletes(pool: Pool, publisher: RunPublisher, run_id: int, operator: 
     """
     with pool.connection() as connection:
         try:
-            run = runs.confirm_deletes(connection, run_id, operator)
+            with connection.transaction():
+                run = runs.confirm_deletes(connection, run_id, str(requester))
+                if run is None:
+                    raise _not_held(connection, run_id)
+                audit.note(connection, requester, "run.deletes_confirmed", [run.id], {"suspects": run.suspects})
         except psycopg.errors.UniqueViolation:
             message = "another full run is under way; wait until it has ended"
             raise RunRefused(message) from None
-        if run is None:
-            raise _not_held(connection, run_id)
-    _log.info("run.deletes_confirmed", run_id=run.id, suspects=run.suspects, operator=operator)
+    _log.info("run.deletes_confirmed", run_id=run.id, suspects=run.suspects, requested_by=str(requester))
     _publish(publisher, run)
     return run
 
 
-def discard_deletes(pool: Pool, run_id: int, operator: str) -> Run:
+def discard_deletes(pool: Pool, run_id: int, requester: Requester) -> Run:
     """End a held run as partial: its suspects stay as they are.
 
     Raises:
         RunRefused: the run is not held.
     """
-    with pool.connection() as connection:
-        run = runs.discard_deletes(connection, run_id, operator)
+    with pool.connection() as connection, connection.transaction():
+        run = runs.discard_deletes(connection, run_id, str(requester))
         if run is None:
             raise _not_held(connection, run_id)
-    _log.info("run.deletes_discarded", run_id=run.id, suspects=run.suspects, operator=operator)
+        audit.note(connection, requester, "run.deletes_discarded", [run.id], {"suspects": run.suspects})
+    _log.info("run.deletes_discarded", run_id=run.id, suspects=run.suspects, requested_by=str(requester))
     return run
 
 
@@ -241,7 +246,7 @@ class FetchedItem:
     error: str | None = None
 
 
-def fetch_items(pool: Pool, zoho: Zoho, item_ids: Sequence[str]) -> list[FetchedItem]:
+def fetch_items(pool: Pool, zoho: Zoho, item_ids: Sequence[str], requester: Requester) -> list[FetchedItem]:
     """Ask Zoho for items now and write what it says; one that fails is told with its reason and stops no other.
 
     Raises:
@@ -250,7 +255,7 @@ def fetch_items(pool: Pool, zoho: Zoho, item_ids: Sequence[str]) -> list[Fetched
     fetched = []
     for item_id in item_ids:
         try:
-            fetched.append(_fetch_item(pool, zoho, item_id))
+            fetched.append(_fetch_item(pool, zoho, item_id, requester))
         except psycopg.OperationalError:
             raise
         except Exception as error:  # noqa: BLE001 - said of this item, while the others go on
@@ -259,7 +264,7 @@ def fetch_items(pool: Pool, zoho: Zoho, item_ids: Sequence[str]) -> list[Fetched
     return fetched
 
 
-def _fetch_item(pool: Pool, zoho: Zoho, item_id: str) -> FetchedItem:
+def _fetch_item(pool: Pool, zoho: Zoho, item_id: str, requester: Requester) -> FetchedItem:
     for _round in range(_MOST_ROUNDS):
         with pool.connection() as connection:
             current = settlement.read_current(connection, [item_id])[item_id]
@@ -267,14 +272,17 @@ def _fetch_item(pool: Pool, zoho: Zoho, item_id: str) -> FetchedItem:
         answer = merging.read_answer(item_id, zoho.item(item_id), asked_at)
         decided = merging.decide_answer(current, answer)
         if not isinstance(decided, Write):
+            with pool.connection() as connection:
+                audit.note(connection, requester, "item.fetched", [item_id], {"outcome": decided.outcome})
             return FetchedItem(item_id, decided.outcome, {})
         product, changes = decided.product, decided.changes
         decision = ItemDecision(item_id, current, product)
         if changes:
             modified_at = None if product.deleted_at else product.zoho_last_modified_at
             decision.changes.append(Change("fetch", changes, modified_at))
-        with pool.connection() as connection:
+        with pool.connection() as connection, connection.transaction():
             if settlement.settle(connection, [decision]):
+                audit.note(connection, requester, "item.fetched", [item_id], {"outcome": decided.outcome})
                 _log.info("item.fetched", item_id=item_id, outcome=decided.outcome)
                 return FetchedItem(item_id, decided.outcome, dict(changes))
         # Somebody else wrote the row while Zoho answered: what Zoho says of it now may differ.

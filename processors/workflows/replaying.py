@@ -13,7 +13,8 @@ from typing import Literal
 
 from processors import logs
 from processors.errors import BodyUnreadable, PublishFailed, ReplayRefused
-from processors.store import replays, settlement
+from processors.store import audit, replays, settlement
+from processors.store.audit import Requester
 from processors.store.database import Connection, Pool
 from processors.store.inbox import Event
 from processors.store.products import Changes, Current
@@ -52,19 +53,22 @@ class Rehearsal:
 
 
 def start(
-    pool: Pool, chosen: EventFilter, *, requested_by: str, reason: str = "", per_second: int = PER_SECOND
+    pool: Pool, chosen: EventFilter, requester: Requester, *, reason: str = "", per_second: int = PER_SECOND
 ) -> Replay:
     """Open a replay of all finished events that match; it is sent by the timetable.
 
     Raises:
         ReplayRefused: the filter is empty, or nothing matches.
     """
-    with pool.connection() as connection:
+    with pool.connection() as connection, connection.transaction():
         event_ids = matching(connection, chosen)
         replay = replays.open_replay(
-            connection, chosen, event_ids, requested_by=requested_by, reason=reason, per_second=per_second
+            connection, chosen, event_ids, requested_by=str(requester), reason=reason, per_second=per_second
         )
-    _log.info("replay.started", replay_id=replay.id, events=replay.total, requested_by=requested_by, reason=reason)
+        # Which events are meant, the replay itself keeps.
+        detail = {"events": replay.total, "filter": replay.filter, "reason": reason}
+        audit.note(connection, requester, "replay.started", [replay.id], detail)
+    _log.info("replay.started", replay_id=replay.id, events=replay.total, requested_by=str(requester), reason=reason)
     return replay
 
 
@@ -138,20 +142,21 @@ def _require_body(body: bytes, query_string: bytes) -> None:
         raise BodyUnreadable(message)
 
 
-def cancel(pool: Pool, replay_id: int) -> Replay:
+def cancel(pool: Pool, replay_id: int, requester: Requester) -> Replay:
     """Send nothing more of a replay; what was sent stays sent.
 
     Raises:
         ReplayRefused: it is not running.
     """
-    with pool.connection() as connection:
+    with pool.connection() as connection, connection.transaction():
         cancelled = replays.cancel(connection, replay_id)
         if cancelled is None:
             replay = replays.find(connection, replay_id)
             state = "not there" if replay is None else f"{replay.state} already"
             message = f"replay {replay_id} is {state}"
             raise ReplayRefused(message)
-    _log.info("replay.cancelled", replay_id=replay_id)
+        audit.note(connection, requester, "replay.cancelled", [replay_id])
+    _log.info("replay.cancelled", replay_id=replay_id, requested_by=str(requester))
     return cancelled
 
 
@@ -194,16 +199,24 @@ def _decide(event: Event, current: Current) -> Decision:
     return merging.decide_change(current, item_id, items.read_body(fields))
 
 
-def discard(pool: Pool, chosen: EventFilter, *, operator: str, reason: str) -> list[int]:
+def discard(pool: Pool, chosen: EventFilter, requester: Requester, *, reason: str) -> list[int]:
     """Take dead events for settled: they stay, but ask for nobody any more. Return which.
 
     Raises:
         ReplayRefused: the filter is empty, nothing matches, or what matches is not dead.
     """
-    with pool.connection() as connection:
-        discarded = replays.discard(connection, matching(connection, chosen), operator=operator, reason=reason)
-    if not discarded:
-        message = "none of these events is dead, or all are discarded already"
-        raise ReplayRefused(message)
-    _log.info("events.discarded", count=len(discarded), event_ids=discarded[:20], operator=operator, reason=reason)
+    with pool.connection() as connection, connection.transaction():
+        event_ids = matching(connection, chosen)
+        discarded = replays.discard(connection, event_ids, operator=str(requester), reason=reason)
+        if not discarded:
+            message = "none of these events is dead, or all are discarded already"
+            raise ReplayRefused(message)
+        audit.note(connection, requester, "events.discarded", discarded, {"reason": reason})
+    _log.info(
+        "events.discarded",
+        count=len(discarded),
+        event_ids=discarded[:20],
+        requested_by=str(requester),
+        reason=reason,
+    )
     return discarded

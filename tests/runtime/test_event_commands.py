@@ -18,6 +18,7 @@ from processors.errors import ZohoRefused
 from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.store import database, runs, schema
+from processors.store.audit import Requester
 from processors.store.replays import EventFilter
 from processors.store.runs import Unusable
 from processors.workflows import replaying
@@ -145,7 +146,7 @@ def letters(postgres: LocalPostgres, redis_server: LocalRedis) -> Iterator[Lette
             unread = unreadable(scene, "the body should hold an item")
             (discarded,) = refused(scene, item_ids[3])
             meant = EventFilter(event_ids=(discarded,))
-            replaying.discard(scene.pool, meant, operator="somebody", reason="a test item")
+            replaying.discard(scene.pool, meant, Requester("cli", "somebody"), reason="a test item")
             with scene.pool.connection() as connection:
                 run = runs.open_run(connection, "full", "cli")
                 assert run is not None
@@ -222,7 +223,7 @@ def test_events_show_tells_each_attempt_and_the_body(letters: Letters) -> None:
     assert "scene.py, line" in on_terminal.text
     assert f'{{"item": {{"item_id":"{letters.item_ids[1]}"}}}}' in on_terminal.text
     assert all(len(line) <= COLUMNS for line in on_terminal.lines), on_terminal.out
-    assert "discarded by somebody: a test item" in plain.text
+    assert "discarded by cli:somebody: a test item" in plain.text
     (event,) = in_json.json
     assert [(each["attempt"], each["error_class"], each["worker"]) for each in event["attempts"]][-1] == (
         2,

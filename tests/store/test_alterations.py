@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from processors.store import runs
+from processors.store.audit import Requester
 from processors.store.database import Connection, Row, encode_json
 from processors.workflows import operations
 from processors.zoho import listing
@@ -196,7 +197,7 @@ def test_a_webhook_does_not_clear_it(scene: Scene) -> None:
 def test_a_fetch_puts_right_what_was_altered_and_clears_it(scene: Scene, column: str) -> None:
     alter(scene, f"{column} = {ALTERATIONS[column]}")
     scene.zoho.answers[ITEM] = fields()
-    (fetched,) = operations.fetch_items(scene.pool, scene.zoho, [ITEM])
+    (fetched,) = operations.fetch_items(scene.pool, scene.zoho, [ITEM], Requester("cli", "somebody"))
     assert fetched.error is None
     assert altered_at(scene) is None
     row = scene.live()
@@ -229,7 +230,7 @@ def test_a_sweep_clears_what_was_altered_there_and_back(scene: Scene) -> None:
 def test_an_altered_row_whose_item_zoho_does_not_have_is_cleared_by_zohos_word(scene: Scene) -> None:
     scene.zoho.answers[ITEM] = None
     alter(scene)
-    operations.fetch_items(scene.pool, scene.zoho, [ITEM])
+    operations.fetch_items(scene.pool, scene.zoho, [ITEM], Requester("cli", "somebody"))
     row = scene.product()
     assert row is not None
     assert row["deleted_at"] is not None

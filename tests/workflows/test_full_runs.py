@@ -13,11 +13,14 @@ import pytest
 
 from processors.errors import RunRefused
 from processors.store import drift
+from processors.store.audit import Requester
 from processors.store.database import encode_json
 from processors.store.runs import Run
 from processors.workflows import insights, operations
 from simulator import Fault
 from tests.workflows.runs_scene import LIST, SECOND, Publisher, Shop
+
+OLGA = Requester("cli", "olga")
 
 Spoil = Callable[[dict[str, Any]], Any]
 
@@ -402,10 +405,10 @@ def test_confirmed_deletions_are_made_after_zoho_was_asked_for_each(shop: Shop) 
     run, missing = hold(shop)
     shop.line.forget()
     publisher = Publisher()
-    operations.confirm_deletes(shop.pool, publisher, run.id, "olga")
+    operations.confirm_deletes(shop.pool, publisher, run.id, OLGA)
     assert publisher.runs == [run.id]
     run = shop.finish(run)
-    assert (run.state, run.deleted, run.missed, run.deletes_confirmed_by) == ("complete", 12, 0, "olga")
+    assert (run.state, run.deleted, run.missed, run.deletes_confirmed_by) == ("complete", 12, 0, str(OLGA))
     asked = {url.path.removeprefix(f"{LIST}/") for url in shop.line.asked}
     assert asked == set(missing)
     assert shop.differences() == {}
@@ -417,7 +420,7 @@ def test_an_item_that_came_back_before_the_deletions_were_confirmed_is_not_tombs
     run, missing = hold(shop)
     back = missing[0] if which == "oldest" else missing[-1]
     shop.catalogue.restore(back, webhook=False)
-    operations.confirm_deletes(shop.pool, Publisher(), run.id, "olga")
+    operations.confirm_deletes(shop.pool, Publisher(), run.id, OLGA)
     run = shop.finish(run)
     assert shop.buried_alive() == set()
     assert (run.state, run.deleted, run.missed) == ("complete", 11, 1)
@@ -427,12 +430,12 @@ def test_an_item_that_came_back_before_the_deletions_were_confirmed_is_not_tombs
 def test_discarded_deletions_leave_every_row_as_it_is(shop: Shop) -> None:
     run, _ = hold(shop)
     before = shop.rows()
-    run = operations.discard_deletes(shop.pool, run.id, "olga")
+    run = operations.discard_deletes(shop.pool, run.id, OLGA)
     assert (run.state, shop.buried()) == ("partial", 0)
     assert "olga" in (run.error or "")
     assert shop.rows() == before
     with pytest.raises(RunRefused, match="not held"):
-        operations.confirm_deletes(shop.pool, Publisher(), run.id, "olga")
+        operations.confirm_deletes(shop.pool, Publisher(), run.id, OLGA)
 
 
 def test_a_later_complete_run_supersedes_a_held_one(shop: Shop) -> None:
@@ -444,7 +447,7 @@ def test_a_later_complete_run_supersedes_a_held_one(shop: Shop) -> None:
     assert (held.state, held.error) == ("partial", f"superseded by run {later.id}")
     assert (shop.differences(), shop.buried()) == ({}, 0)
     with pytest.raises(RunRefused, match="not held"):
-        operations.confirm_deletes(shop.pool, Publisher(), held.id, "olga")
+        operations.confirm_deletes(shop.pool, Publisher(), held.id, OLGA)
 
 
 def test_a_run_that_ends_incomplete_leaves_a_held_one_to_the_operator(shop: Shop) -> None:
@@ -458,7 +461,7 @@ def test_deletions_are_not_confirmed_while_another_full_run_is_under_way(shop: S
     held, _ = hold(shop)
     shop.open()
     with pytest.raises(RunRefused, match="under way"):
-        operations.confirm_deletes(shop.pool, Publisher(), held.id, "olga")
+        operations.confirm_deletes(shop.pool, Publisher(), held.id, OLGA)
     assert shop.find(held).state == "held"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from processors.errors import BudgetSpent, PublishFailed, ReplayRefused, ZohoRefused
 from processors.store import inbox, replays, runs
+from processors.store.audit import Requester
 from processors.store.replays import EventFilter, Replay
 from processors.store.runs import Unusable
 from processors.workflows import insights, replaying, retention
@@ -18,6 +19,7 @@ from tests.workflows.scene import ITEM, Scene, fields, thin
 
 OTHER = "4100000000000099999"
 DEAD = EventFilter(state="dead")
+SOMEBODY = Requester("cli", "somebody")
 
 
 def bury(scene: Scene, *event_ids: int, error: Exception | None = None) -> None:
@@ -30,7 +32,7 @@ def bury(scene: Scene, *event_ids: int, error: Exception | None = None) -> None:
 
 
 def start(scene: Scene, chosen: EventFilter, **asked: Any) -> Replay:
-    return replaying.start(scene.pool, chosen, requested_by="somebody", **asked)
+    return replaying.start(scene.pool, chosen, SOMEBODY, **asked)
 
 
 def send(scene: Scene) -> list[int]:
@@ -185,12 +187,12 @@ def test_a_cancelled_replay_sends_nothing_more(scene: Scene) -> None:
     bury(scene, *events)
     started = start(scene, DEAD, per_second=1)
     send(scene)
-    replaying.cancel(scene.pool, started.id)
+    replaying.cancel(scene.pool, started.id, SOMEBODY)
     assert send(scene) == []
     scene.settle_all()
     assert [scene.event(event_id)["state"] for event_id in events] == ["processed", "dead", "dead", "dead"]
     with pytest.raises(ReplayRefused, match="cancelled"):
-        replaying.cancel(scene.pool, started.id)
+        replaying.cancel(scene.pool, started.id, SOMEBODY)
 
 
 def test_it_is_on_record_who_asked_when_and_why(scene: Scene) -> None:
@@ -199,7 +201,11 @@ def test_it_is_on_record_who_asked_when_and_why(scene: Scene) -> None:
     with scene.pool.connection() as connection:
         (found,) = replays.latest(connection, most=5)
     assert found == started
-    assert (found.requested_by, found.reason, found.filter) == ("somebody", "the template is mended", {"state": "dead"})
+    assert (found.requested_by, found.reason, found.filter) == (
+        "cli:somebody",
+        "the template is mended",
+        {"state": "dead"},
+    )
 
 
 def test_redis_being_away_delays_a_replay_and_loses_nothing(scene: Scene) -> None:
@@ -298,9 +304,9 @@ def test_dead_events_are_grouped_by_the_root_of_their_cause(scene: Scene) -> Non
 def test_a_discarded_event_stays_and_asks_for_nobody(scene: Scene) -> None:
     event_id = scene.changed(fields())
     bury(scene, event_id)
-    assert replaying.discard(scene.pool, DEAD, operator="somebody", reason="a test item") == [event_id]
+    assert replaying.discard(scene.pool, DEAD, SOMEBODY, reason="a test item") == [event_id]
     event = scene.event(event_id)
-    assert (event["state"], event["discarded_by"], event["discard_reason"]) == ("dead", "somebody", "a test item")
+    assert (event["state"], event["discarded_by"], event["discard_reason"]) == ("dead", "cli:somebody", "a test item")
     with scene.pool.connection() as connection:
         assert insights.dead_by_cause(connection) == []
         assert insights.overview(connection).discarded == 1
@@ -315,7 +321,7 @@ def test_only_dead_events_are_discarded(scene: Scene) -> None:
     event_id = scene.changed(fields())
     scene.apply(event_id)
     with pytest.raises(ReplayRefused, match="none of these events is dead"):
-        replaying.discard(scene.pool, EventFilter(event_ids=(event_id,)), operator="x", reason="x")
+        replaying.discard(scene.pool, EventFilter(event_ids=(event_id,)), SOMEBODY, reason="x")
 
 
 def age(scene: Scene, event_id: int, days: int) -> None:

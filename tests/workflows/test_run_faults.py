@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from processors.store import runs
+from processors.store.audit import Requester
 from processors.store.database import Pool
 from processors.store.runs import Run
 from processors.workflows import operations
@@ -585,18 +586,18 @@ def test_only_one_run_of_a_kind_is_under_way(shop: Shop) -> None:
     run_together([open_another] * 4)
     assert opened == [None] * 4
     publisher = Publisher()
-    started = operations.start_run(shop.pool, publisher, "full", "cli", budget=2000)
+    started = operations.start_run(shop.pool, publisher, "full", Requester("cli", "somebody"), budget=2000)
     assert (started.run.id, started.is_new, publisher.runs) == (full.id, False, [full.id])
     shop.finish(full)
     assert shop.find(recent).state == "running"
-    assert operations.start_run(shop.pool, publisher, "full", "cli", budget=2000).is_new
+    assert operations.start_run(shop.pool, publisher, "full", Requester("cli", "somebody"), budget=2000).is_new
 
 
 def test_runs_started_at_once_are_one_run(shop: Shop) -> None:
     started: list[operations.StartedRun] = []
 
     def start() -> None:
-        started.append(operations.start_run(shop.pool, Publisher(), "full", "console", budget=2000))
+        started.append(operations.start_run(shop.pool, Publisher(), "full", Requester("console", "olga"), budget=2000))
 
     run_together([start] * 6)
     assert len({each.run.id for each in started}) == 1
