@@ -28,6 +28,7 @@ from processors.settings import Settings
 from processors.store.inbox import Delivery, Kind
 from processors.zoho import items, payloads, signatures
 from receiver.intake import InboxUnavailable, Intake
+from receiver.proxies import client_address
 from receiver.rejections import Rejections
 
 # A body that takes longer than this comes from no webhook engine.
@@ -176,7 +177,7 @@ class Webhooks:
                 route=kind,
                 reason=rejected.reason,
                 status=rejected.status,
-                client=_client_address(request, self.settings.trusted_proxies),
+                client=client_address(request, self.settings.trusted_proxies),
             )
             answer = _PartingResponse if rejected.status in (408, 413, 503) else JSONResponse
             headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if rejected.status == _BUSY else None
@@ -243,7 +244,7 @@ class Webhooks:
         if not allowed:
             return
         try:
-            address = ip_address(_client_address(request, self.settings.trusted_proxies))
+            address = ip_address(client_address(request, self.settings.trusted_proxies))
         except ValueError:
             address = None
         # An IPv4 sender may arrive on an IPv6 socket.
@@ -286,12 +287,3 @@ async def _read(request: Request, most: int, room: Room) -> bytes:
         room.buffers.take(room, len(chunk))
         body += chunk
     return bytes(body)
-
-
-def _client_address(request: Request, trusted_proxies: int) -> str:
-    """Return who sent the request: as many steps back along X-Forwarded-For as there are proxies to trust."""
-    peer = request.client.host if request.client else "unknown"
-    hops = [hop.strip() for line in request.headers.getlist("X-Forwarded-For") for hop in line.split(",")]
-    if trusted_proxies == 0 or len(hops) < trusted_proxies:
-        return peer
-    return hops[-trusted_proxies]
