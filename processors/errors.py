@@ -8,6 +8,9 @@ MirrorError
 ├── LeaseLost             another worker goes on with the run: this one commits nothing more
 ├── RunRefused            an operator asked for something that this run does not allow
 ├── ReplayRefused         an operator meant no events, or such as cannot be replayed
+├── AccessRefused         an operator's name, role or password will not do
+├── SignInFailed          name and password do not belong together
+├── SignInThrottled       too many tried to sign in
 └── WorkError             raised while an event or a run is worked on
     ├── MustWait          not now, and not the work's fault: tried again, no failure counted
     │   ├── NotConnected        no usable credentials; an operator connects Zoho
@@ -67,6 +70,18 @@ class RunRefused(MirrorError):
 
 class ReplayRefused(MirrorError):
     """No event is meant, or none of which this can be done; the text says why."""
+
+
+class AccessRefused(MirrorError):
+    """A person or a program cannot be given access so; the text says why."""
+
+
+class SignInFailed(MirrorError):
+    """Name and password do not belong together; the text does not say which of them is wrong."""
+
+
+class SignInThrottled(MirrorError):
+    """Too many attempts to sign in; the text says what to wait for."""
 
 
 class WorkError(MirrorError):

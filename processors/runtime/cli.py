@@ -258,6 +258,70 @@ def changes(settings: Settings, item_id: str, *, most: int, as_json: bool) -> No
     _commands().changes(settings, item_id, most=most, as_json=as_json)
 
 
+def _access_commands() -> ModuleType:
+    return importlib.import_module("processors.runtime.access_commands")
+
+
+_role_option = click.option(
+    "--role",
+    type=click.Choice(["operator", "viewer"]),
+    default="operator",
+    show_default=True,
+    help="An operator acts; a viewer only sees.",
+)
+
+
+@main.group()
+def operator() -> None:
+    """People who may use the console."""
+
+
+@operator.command("add")
+@click.argument("name")
+@_role_option
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def add_operator(settings: Settings, name: str, role: str, *, as_json: bool) -> None:
+    """Add somebody; asks for the password, or reads it from standard input."""
+    _access_commands().add(settings, name, role, as_json=as_json)
+
+
+@operator.command("list")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def list_operators(settings: Settings, *, as_json: bool) -> None:
+    """List everybody who may use the console."""
+    _access_commands().list_operators(settings, as_json=as_json)
+
+
+@operator.command("password")
+@click.argument("name")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def change_password(settings: Settings, name: str, *, as_json: bool) -> None:
+    """Give somebody another password; signs them out everywhere."""
+    _access_commands().change_password(settings, name, as_json=as_json)
+
+
+@operator.command("role")
+@click.argument("name")
+@click.argument("role", type=click.Choice(["operator", "viewer"]))
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def change_role(settings: Settings, name: str, role: str, *, as_json: bool) -> None:
+    """Let somebody act, or only see."""
+    _access_commands().change_role(settings, name, role, as_json=as_json)
+
+
+@operator.command("remove")
+@click.argument("name")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def remove_operator(settings: Settings, name: str, *, as_json: bool) -> None:
+    """Remove somebody, and sign them out."""
+    _access_commands().remove(settings, name, as_json=as_json)
+
+
 def _event_commands() -> ModuleType:
     return importlib.import_module("processors.runtime.event_commands")
 

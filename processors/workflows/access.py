@@ -1,0 +1,225 @@
+"""Who may use the console: operators, their passwords, and their sessions."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+from datetime import timedelta
+from typing import get_args
+
+import argon2
+
+from processors import logs
+from processors.errors import AccessRefused, SignInFailed, SignInThrottled
+from processors.store import audit, operators
+from processors.store.audit import Requester
+from processors.store.database import Pool
+from processors.store.operators import ListedOperator, Operator, Role, Session, SignedIn
+
+SHORTEST_PASSWORD = 12
+_LONGEST_PASSWORD = 1000
+_NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
+
+_WINDOW = timedelta(minutes=15)
+# Failures in the window after which nobody is let in: of one name from one address, from one address, of one name from
+# everywhere. The last one is large, so that a stranger cannot easily lock somebody out.
+_MOST_BY_BOTH, _MOST_BY_ADDRESS, _MOST_BY_NAME = 5, 20, 100
+
+# OWASP's least for argon2id (its password storage guide): 19 MiB and some 30 ms each, one at a time, so that a flood
+# of attempts takes neither the memory nor the processor that deliveries need.
+_hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+_hashing = threading.Lock()
+_HASHING_SECONDS = 5.0
+# Verified where there is nobody of that name, so that the time an answer takes does not tell.
+_NOBODYS_HASH = _hasher.hash(secrets.token_urlsafe())
+
+_log = logs.get(__name__)
+
+
+def add_operator(pool: Pool, name: str, password: str, role: Role, requester: Requester) -> Operator:
+    """Add a person who may use the console.
+
+    Raises:
+        AccessRefused: name, role or password will not do, or the name is taken.
+    """
+    name = _checked_name(name)
+    _check_role(role)
+    password_hash = _hash(_checked_password(password))
+    with pool.connection() as connection, connection.transaction():
+        added = operators.add(connection, name, role, password_hash)
+        if added is None:
+            message = f"there is an operator {name} already; a new password: operator password {name}"
+            raise AccessRefused(message)
+        audit.note(connection, requester, "operator.added", [name], {"role": role})
+    _log.info("operator.added", operator=name, role=role, requested_by=str(requester))
+    return added
+
+
+def change_password(pool: Pool, name: str, password: str, requester: Requester, *, keep: str | None = None) -> None:
+    """Give a person another password, and end all sessions but the one whose token is `keep`.
+
+    Raises:
+        AccessRefused: the password will not do, or there is nobody of that name.
+    """
+    name = name.strip().lower()
+    password_hash = _hash(_checked_password(password))
+    with pool.connection() as connection, connection.transaction():
+        if not operators.change_password(connection, name, password_hash):
+            raise _nobody(name)
+        operators.close_sessions_of(connection, name, but=_digest(keep) if keep else None)
+        audit.note(connection, requester, "operator.password_changed", [name])
+    _log.info("operator.password_changed", operator=name, requested_by=str(requester))
+
+
+def change_role(pool: Pool, name: str, role: Role, requester: Requester) -> None:
+    """Let a person act, or only see; it holds from their next request.
+
+    Raises:
+        AccessRefused: there is no such role, or nobody of that name.
+    """
+    name = name.strip().lower()
+    _check_role(role)
+    with pool.connection() as connection, connection.transaction():
+        if not operators.change_role(connection, name, role):
+            raise _nobody(name)
+        audit.note(connection, requester, "operator.role_changed", [name], {"role": role})
+    _log.info("operator.role_changed", operator=name, role=role, requested_by=str(requester))
+
+
+def remove_operator(pool: Pool, name: str, requester: Requester) -> None:
+    """Remove a person, who is signed out at once.
+
+    Raises:
+        AccessRefused: there is nobody of that name.
+    """
+    name = name.strip().lower()
+    with pool.connection() as connection, connection.transaction():
+        if not operators.remove(connection, name):
+            raise _nobody(name)
+        operators.close_sessions_of(connection, name)
+        audit.note(connection, requester, "operator.removed", [name])
+    _log.info("operator.removed", operator=name, requested_by=str(requester))
+
+
+def list_operators(pool: Pool) -> list[ListedOperator]:
+    """Return everybody who may use the console."""
+    with pool.connection() as connection:
+        return operators.listed(connection)
+
+
+def anybody_may_sign_in(pool: Pool) -> bool:
+    """Tell whether there is any operator."""
+    with pool.connection() as connection:
+        return operators.any_exists(connection)
+
+
+def sign_in(pool: Pool, name: str, password: str, *, address: str | None, browser: str) -> str:
+    """Return the token of a new session.
+
+    Raises:
+        SignInFailed: name and password do not belong together; which of them is wrong is not told.
+        SignInThrottled: there were too many failures lately, or too many try at this moment.
+    """
+    name = name.strip().lower()[:100]
+    requester = Requester("console", name, address)
+    with pool.connection() as connection:
+        failed = audit.failed_sign_ins(connection, name, address, _WINDOW)
+        stored = operators.password_hash(connection, name)
+    if failed.by_both >= _MOST_BY_BOTH or failed.by_address >= _MOST_BY_ADDRESS or failed.by_name >= _MOST_BY_NAME:
+        _log.warning("sign_in.throttled", operator=name, address=address)
+        message = f"too many attempts failed; try again in {_WINDOW.total_seconds() / 60:.0f} minutes"
+        raise SignInThrottled(message)
+    if not _verify(stored or _NOBODYS_HASH, password) or stored is None:
+        with pool.connection() as connection:
+            audit.note(connection, requester, "sign_in.failed")
+        _log.warning("sign_in.failed", operator=name, address=address)
+        message = "name and password do not belong together"
+        raise SignInFailed(message)
+    token = secrets.token_urlsafe(32)
+    with pool.connection() as connection, connection.transaction():
+        if _hasher.check_needs_rehash(stored):
+            operators.change_password(connection, name, _hash(password))
+        operators.open_session(connection, _digest(token), name, address=address, browser=browser[:200])
+        audit.note(connection, requester, "sign_in.succeeded")
+    _log.info("sign_in.succeeded", operator=name, address=address)
+    return token
+
+
+def signed_in(pool: Pool, token: str) -> SignedIn | None:
+    """Return whose session it is; None: nobody's, or not any more."""
+    with pool.connection() as connection:
+        return operators.find_session(connection, _digest(token))
+
+
+def sessions_of(pool: Pool, name: str) -> list[Session]:
+    """Return where somebody is signed in."""
+    with pool.connection() as connection:
+        return operators.sessions_of(connection, name)
+
+
+def is_of(session: Session, token: str) -> bool:
+    """Tell whether a session is the one with this token."""
+    return session.digest == _digest(token)
+
+
+def sign_out(pool: Pool, token: str) -> None:
+    """End one session."""
+    with pool.connection() as connection:
+        operators.close_session(connection, _digest(token))
+
+
+def sign_out_everywhere(pool: Pool, name: str, requester: Requester) -> int:
+    """End all sessions of somebody; return how many ended."""
+    with pool.connection() as connection, connection.transaction():
+        ended = operators.close_sessions_of(connection, name)
+        audit.note(connection, requester, "sessions.ended", [name], {"sessions": ended})
+    _log.info("sessions.ended", operator=name, sessions=ended, requested_by=str(requester))
+    return ended
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _hash(password: str) -> str:
+    with _hashing:
+        return _hasher.hash(password)
+
+
+def _verify(password_hash: str, password: str) -> bool:
+    if not _hashing.acquire(timeout=_HASHING_SECONDS):
+        message = "too many sign in at this moment; try again"
+        raise SignInThrottled(message)
+    try:
+        return len(password) <= _LONGEST_PASSWORD and _hasher.verify(password_hash, password)
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+        return False
+    finally:
+        _hashing.release()
+
+
+def _checked_name(name: str) -> str:
+    name = name.strip().lower()
+    if not _NAME.fullmatch(name):
+        message = "a name has 1 to 64 letters, digits or . _ @ + - and begins with a letter or a digit"
+        raise AccessRefused(message)
+    return name
+
+
+def _checked_password(password: str) -> str:
+    if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
+        message = f"a password has at least {SHORTEST_PASSWORD} characters"
+        raise AccessRefused(message)
+    return password
+
+
+def _check_role(role: str) -> None:
+    if role not in get_args(Role):
+        message = f"there is no role {role}; there are: {', '.join(get_args(Role))}"
+        raise AccessRefused(message)
+
+
+def _nobody(name: str) -> AccessRefused:
+    return AccessRefused(f"there is no operator {name}; see: operator list")

@@ -1,0 +1,192 @@
+"""Operators, their passwords and sessions, against the database."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from processors.errors import AccessRefused, SignInFailed, SignInThrottled
+from processors.store import audit, operators
+from processors.store.audit import Requester
+from processors.store.database import Connection, Pool
+from processors.workflows import access
+
+SHELL = Requester("cli", "root")
+PASSWORD = "correct horse battery"
+ADDRESS = "192.0.2.7"
+
+
+@pytest.fixture
+def olga(pool: Pool) -> str:
+    return access.add_operator(pool, "Olga", PASSWORD, "operator", SHELL).name
+
+
+def sign_in(pool: Pool, name: str = "olga", password: str = PASSWORD, address: str = ADDRESS) -> str:
+    return access.sign_in(pool, name, password, address=address, browser="a browser")
+
+
+def fail(pool: Pool, times: int, *, name: str = "olga", address: str = ADDRESS) -> None:
+    for _ in range(times):
+        with pytest.raises(SignInFailed):
+            sign_in(pool, name, "a wrong password", address)
+
+
+def actions(connection: Connection) -> list[tuple[str, str, list[str]]]:
+    entries = audit.find_entries(connection, most=100)
+    return [(entry.action, entry.requester, entry.targets) for entry in reversed(entries)]
+
+
+def test_who_signs_in_is_recognised_by_the_sessions_token(pool: Pool, olga: str) -> None:
+    token = sign_in(pool)
+    assert access.signed_in(pool, token) == operators.SignedIn(olga, "operator")
+    assert access.signed_in(pool, f"{token}x") is None
+
+
+def test_names_do_not_depend_on_their_case(pool: Pool, olga: str) -> None:
+    assert access.signed_in(pool, sign_in(pool, " OLGA ")) == operators.SignedIn(olga, "operator")
+
+
+@pytest.mark.usefixtures("olga")
+def test_neither_password_nor_token_is_kept(pool: Pool, connection: Connection) -> None:
+    token = sign_in(pool)
+    for table in ("operators", "sessions", "audit_log"):
+        rows = connection.execute(f"SELECT t::text AS row FROM {table} AS t").fetchall()
+        assert rows
+        assert all(PASSWORD not in row["row"] and token not in row["row"] for row in rows)
+    (row,) = connection.execute("SELECT password_hash FROM operators").fetchall()
+    assert row["password_hash"].startswith("$argon2id$")
+
+
+def test_a_wrong_password_and_an_unknown_name_are_refused_in_the_same_words(pool: Pool, olga: str) -> None:
+    with pytest.raises(SignInFailed) as wrong:
+        sign_in(pool, olga, "a wrong password")
+    with pytest.raises(SignInFailed) as unknown:
+        sign_in(pool, "nobody", PASSWORD)
+    assert str(wrong.value) == str(unknown.value)
+
+
+@pytest.mark.usefixtures("olga")
+def test_after_five_failures_from_one_address_not_even_the_right_password_lets_in(pool: Pool) -> None:
+    fail(pool, 5)
+    with pytest.raises(SignInThrottled, match="15 minutes"):
+        sign_in(pool)
+
+
+@pytest.mark.usefixtures("olga")
+def test_a_stranger_elsewhere_does_not_lock_an_operator_out(pool: Pool) -> None:
+    fail(pool, 5, address="198.51.100.1")
+    assert sign_in(pool)
+
+
+@pytest.mark.usefixtures("olga")
+def test_an_address_that_tries_many_names_is_throttled(pool: Pool) -> None:
+    for number in range(20):
+        fail(pool, 1, name=f"name{number}")
+    with pytest.raises(SignInThrottled):
+        sign_in(pool)
+
+
+@pytest.mark.usefixtures("olga")
+def test_failures_of_a_quarter_of_an_hour_ago_do_not_count(pool: Pool, connection: Connection) -> None:
+    fail(pool, 5)
+    connection.execute("UPDATE audit_log SET at = at - interval '16 minutes'")
+    assert sign_in(pool)
+
+
+def test_a_session_ends_when_it_is_idle_for_long(pool: Pool, connection: Connection, olga: str) -> None:
+    token = sign_in(pool, olga)
+    connection.execute("UPDATE sessions SET expires_at = now() - interval '1 second'")
+    assert access.signed_in(pool, token) is None
+
+
+def test_being_seen_prolongs_a_session_up_to_its_longest(pool: Pool, connection: Connection, olga: str) -> None:
+    token = sign_in(pool, olga)
+    left = "SELECT expires_at - now() AS time FROM sessions"
+    connection.execute(
+        "UPDATE sessions SET seen_at = now() - interval '2 hours', expires_at = now() + interval '1 hour'"
+    )
+    assert access.signed_in(pool, token)
+    (row,) = connection.execute(left).fetchall()
+    assert row["time"] > operators.IDLE - timedelta(minutes=1)
+    connection.execute(
+        "UPDATE sessions SET seen_at = now() - interval '1 hour', created_at = now() - interval '167 hours'"
+    )
+    assert access.signed_in(pool, token)
+    (row,) = connection.execute(left).fetchall()
+    assert timedelta() < row["time"] < timedelta(hours=1, minutes=1)
+
+
+def test_signing_out_ends_one_session_and_everywhere_ends_all(pool: Pool, olga: str) -> None:
+    first, second, third = (sign_in(pool, olga) for _ in range(3))
+    access.sign_out(pool, first)
+    assert [access.signed_in(pool, token) is None for token in (first, second, third)] == [True, False, False]
+    assert access.sign_out_everywhere(pool, olga, Requester("console", olga, ADDRESS)) == 2
+    assert access.signed_in(pool, second) is None
+    assert access.signed_in(pool, third) is None
+
+
+def test_a_new_password_ends_the_other_sessions(pool: Pool, olga: str) -> None:
+    mine, other = sign_in(pool, olga), sign_in(pool, olga)
+    access.change_password(pool, olga, "another password", Requester("console", olga), keep=mine)
+    assert access.signed_in(pool, mine)
+    assert access.signed_in(pool, other) is None
+    with pytest.raises(SignInFailed):
+        sign_in(pool, olga)
+    assert sign_in(pool, olga, "another password")
+
+
+def test_a_removed_operator_is_signed_out_at_once(pool: Pool, olga: str) -> None:
+    token = sign_in(pool, olga)
+    access.remove_operator(pool, olga, SHELL)
+    assert access.signed_in(pool, token) is None
+    with pytest.raises(SignInFailed):
+        sign_in(pool, olga)
+
+
+def test_another_role_holds_from_the_next_request(pool: Pool, olga: str) -> None:
+    token = sign_in(pool, olga)
+    access.change_role(pool, olga, "viewer", SHELL)
+    assert access.signed_in(pool, token) == operators.SignedIn(olga, "viewer")
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "text"),
+    [
+        ("", PASSWORD, "a name has"),
+        ("two words", PASSWORD, "a name has"),
+        ("a" * 65, PASSWORD, "a name has"),
+        ("new", "too short", "at least 12 characters"),
+        ("OLGA", PASSWORD, "there is an operator olga already"),
+    ],
+)
+@pytest.mark.usefixtures("olga")
+def test_what_will_not_do_is_refused_with_what_would(pool: Pool, name: str, password: str, text: str) -> None:
+    with pytest.raises(AccessRefused, match=text):
+        access.add_operator(pool, name, password, "operator", SHELL)
+
+
+def test_of_nobody_nothing_can_be_changed(pool: Pool) -> None:
+    with pytest.raises(AccessRefused, match="there is no operator nobody"):
+        access.change_password(pool, "nobody", PASSWORD, SHELL)
+    with pytest.raises(AccessRefused, match="there is no operator nobody"):
+        access.change_role(pool, "nobody", "viewer", SHELL)
+    with pytest.raises(AccessRefused, match="there is no operator nobody"):
+        access.remove_operator(pool, "nobody", SHELL)
+
+
+def test_everything_that_is_done_is_on_record(pool: Pool, connection: Connection, olga: str) -> None:
+    fail(pool, 1)
+    sign_in(pool)
+    access.change_role(pool, olga, "viewer", SHELL)
+    access.sign_out_everywhere(pool, olga, Requester("console", olga, ADDRESS))
+    access.remove_operator(pool, olga, SHELL)
+    assert actions(connection) == [
+        ("operator.added", "root", ["olga"]),
+        ("sign_in.failed", "olga", []),
+        ("sign_in.succeeded", "olga", []),
+        ("operator.role_changed", "root", ["olga"]),
+        ("sessions.ended", "olga", ["olga"]),
+        ("operator.removed", "root", ["olga"]),
+    ]
+    assert audit.find_entries(connection, action="sign_in.failed", most=1)[0].address == ADDRESS
