@@ -557,6 +557,9 @@ ALTER TABLE api_tokens
     ADD COLUMN IF NOT EXISTS revoked_at timestamptz,
     ADD COLUMN IF NOT EXISTS revoked_by text;
 
+-- The audit log knows programs by their names: no two that are let in share one.
+CREATE UNIQUE INDEX IF NOT EXISTS api_tokens_name ON api_tokens (name) WHERE revoked_at IS NULL;
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- audit_log: one row for each thing that a person or a program did: who, what, which ids, when, from where.
 -- ---------------------------------------------------------------------------------------------------------------

@@ -322,6 +322,48 @@ def remove_operator(settings: Settings, name: str, *, as_json: bool) -> None:
     _access_commands().remove(settings, name, as_json=as_json)
 
 
+def _token_commands() -> ModuleType:
+    return importlib.import_module("processors.runtime.token_commands")
+
+
+@main.group()
+def token() -> None:
+    """Programs that may use the JSON API."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    type=click.Choice(["read", "write"]),
+    default="read",
+    show_default=True,
+    help="With write it may start runs, replay, discard and fetch, too.",
+)
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def create_token(settings: Settings, name: str, scope: str, *, as_json: bool) -> None:
+    """Make a token for a program, and show it this once."""
+    _token_commands().create(settings, name, scope, as_json=as_json)
+
+
+@token.command("list")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def list_tokens(settings: Settings, *, as_json: bool) -> None:
+    """List tokens: whose, since when, and when they were used last."""
+    _token_commands().list_tokens(settings, as_json=as_json)
+
+
+@token.command("revoke")
+@click.argument("token_id", type=int, metavar="ID")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def revoke_token(settings: Settings, token_id: int, *, as_json: bool) -> None:
+    """Let a token open nothing any more, from its next request."""
+    _token_commands().revoke(settings, token_id, as_json=as_json)
+
+
 def _event_commands() -> ModuleType:
     return importlib.import_module("processors.runtime.event_commands")
 

@@ -255,7 +255,7 @@ def fetch_items(pool: Pool, zoho: Zoho, item_ids: Sequence[str], requester: Requ
     fetched = []
     for item_id in item_ids:
         try:
-            fetched.append(_fetch_item(pool, zoho, item_id, requester))
+            fetched.append(fetch_item(pool, zoho, item_id, requester))
         except psycopg.OperationalError:
             raise
         except Exception as error:  # noqa: BLE001 - said of this item, while the others go on
@@ -264,7 +264,13 @@ def fetch_items(pool: Pool, zoho: Zoho, item_ids: Sequence[str], requester: Requ
     return fetched
 
 
-def _fetch_item(pool: Pool, zoho: Zoho, item_id: str, requester: Requester) -> FetchedItem:
+def fetch_item(pool: Pool, zoho: Zoho, item_id: str, requester: Requester) -> FetchedItem:
+    """Ask Zoho for one item now and write what it says.
+
+    Raises:
+        WorkError: Zoho cannot be asked, or its answer is of no use; see `processors.errors`.
+        psycopg.OperationalError: Postgres is away.
+    """
     for _round in range(_MOST_ROUNDS):
         with pool.connection() as connection:
             current = settlement.read_current(connection, [item_id])[item_id]
