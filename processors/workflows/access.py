@@ -73,6 +73,18 @@ def change_password(pool: Pool, name: str, password: str, requester: Requester, 
     _log.info("operator.password_changed", operator=name, requested_by=str(requester))
 
 
+def change_own_password(pool: Pool, password: str, new_password: str, requester: Requester, *, token: str) -> None:
+    """Let people change their own password, who know the present one; their other sessions end.
+
+    Raises:
+        SignInFailed: the present password is another.
+        SignInThrottled: there were too many failures lately.
+        AccessRefused: the new one will not do.
+    """
+    _verified(pool, requester, password)
+    change_password(pool, requester.name, new_password, requester, keep=token)
+
+
 def change_role(pool: Pool, name: str, role: Role, requester: Requester) -> None:
     """Let a person act, or only see; it holds from their next request.
 
@@ -124,19 +136,7 @@ def sign_in(pool: Pool, name: str, password: str, *, address: str | None, browse
     """
     name = name.strip().lower()[:100]
     requester = Requester("console", name, address)
-    with pool.connection() as connection:
-        failed = audit.failed_sign_ins(connection, name, address, _WINDOW)
-        stored = operators.password_hash(connection, name)
-    if failed.by_both >= _MOST_BY_BOTH or failed.by_address >= _MOST_BY_ADDRESS or failed.by_name >= _MOST_BY_NAME:
-        _log.warning("sign_in.throttled", operator=name, address=address)
-        message = f"too many attempts failed; try again in {_WINDOW.total_seconds() / 60:.0f} minutes"
-        raise SignInThrottled(message)
-    if not _verify(stored or _NOBODYS_HASH, password) or stored is None:
-        with pool.connection() as connection:
-            audit.note(connection, requester, "sign_in.failed")
-        _log.warning("sign_in.failed", operator=name, address=address)
-        message = "name and password do not belong together"
-        raise SignInFailed(message)
+    stored = _verified(pool, requester, password)
     token = secrets.token_urlsafe(32)
     with pool.connection() as connection, connection.transaction():
         if _hasher.check_needs_rehash(stored):
@@ -145,6 +145,25 @@ def sign_in(pool: Pool, name: str, password: str, *, address: str | None, browse
         audit.note(connection, requester, "sign_in.succeeded")
     _log.info("sign_in.succeeded", operator=name, address=address)
     return token
+
+
+def _verified(pool: Pool, requester: Requester, password: str) -> str:
+    """Return what is kept of the password of whoever asks, if it is this one; failures are on record, and count."""
+    name, address = requester.name, requester.address
+    with pool.connection() as connection:
+        failed = audit.failed_sign_ins(connection, name, address, _WINDOW)
+        stored = operators.password_hash(connection, name)
+    if failed.by_both >= _MOST_BY_BOTH or failed.by_address >= _MOST_BY_ADDRESS or failed.by_name >= _MOST_BY_NAME:
+        _log.warning("sign_in.throttled", operator=name, address=address)
+        message = f"too many attempts failed; try again in {_WINDOW.total_seconds() / 60:.0f} minutes"
+        raise SignInThrottled(message)
+    if _verify(stored or _NOBODYS_HASH, password) and stored is not None:
+        return stored
+    with pool.connection() as connection:
+        audit.note(connection, requester, "sign_in.failed")
+    _log.warning("sign_in.failed", operator=name, address=address)
+    message = "name and password do not belong together"
+    raise SignInFailed(message)
 
 
 def signed_in(pool: Pool, token: str) -> SignedIn | None:

@@ -6,8 +6,10 @@ certainty; `schema.sql` lists the causes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from processors.store.drift import Evidence, Question
 from processors.store.products import Cause, Change, Changes, Current, Product
@@ -18,6 +20,20 @@ _SKEW = timedelta(minutes=1)
 # A delivery belongs to a change for so long; refusals are counted by the hour.
 _REFUSED_WITHIN = timedelta(hours=1)
 _STOCK_COLUMNS = frozenset({"stock_on_hand", "stock_quantity"})
+
+IN_WORDS: Final[Mapping[Cause, str]] = {
+    "first_load": "loaded for the first time",
+    "during_run": "changed in Zoho during the run",
+    "delivery_late": "its delivery came after the run",
+    "altered_here": "altered here, by something other than the mirror",
+    "event_dead": "delivered, but its event is dead",
+    "event_unfinished": "delivered, not worked on yet",
+    "delivery_incomplete": "delivered without these fields",
+    "delivery_rejected": "deliveries were rejected at that time",
+    "stock_only": "stock moved, which Zoho does not report",
+    "no_delivery": "no delivery was seen",
+}
+"""The causes, as people read them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,150 @@
+"""Builds the console and mounts it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette_admin import BaseAdmin
+from starlette_admin.i18n import TimezoneConfig
+
+from processors.messaging.messages import Publisher
+from processors.settings import Settings
+from processors.store.database import Pool
+from processors.workflows.drift import IN_WORDS
+from receiver.console import presenting
+from receiver.console.access import Access, Account, AuditLog
+from receiver.console.context import Console
+from receiver.console.events import EventActions, Events, ReplayActions, Replays
+from receiver.console.lists import MOST_COUNTED
+from receiver.console.overview import Overview
+from receiver.console.products import ProductActions, Products
+from receiver.console.runs import RunActions, Runs
+from receiver.console.sessions import Sessions
+from receiver.console.zoho import Webhooks, ZohoConnection
+from receiver.proxies import BehindProxies
+
+_HERE: Final = Path(__file__).parent
+_OFF: Final = (
+    "The console is off. Set SESSION_SECRET (32 random characters or more) and start web again; "
+    "docs/operations.md says how.\n"
+)
+_HEADERS: Final = (
+    (b"x-frame-options", b"DENY"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+)
+
+
+class _Admin(BaseAdmin):
+    """The frame, with what our templates need besides."""
+
+    def _template_response(
+        self, request: Request, name: str, context: dict[str, Any] | None = None, status_code: int = 200
+    ) -> Response:
+        shown = getattr(request.state, "shown", {})
+        response: Response = super()._template_response(request, name, {**shown, **(context or {})}, status_code)
+        return response
+
+
+class Mounted:
+    """The console as part of the web process: routes, and what has to be closed."""
+
+    def __init__(self, settings: Settings, pool: Pool, publisher: Publisher) -> None:
+        """Build it; without `SESSION_SECRET` there is only a word on how to turn it on."""
+        self._console = Console(settings, pool, publisher)
+        if settings.session_secret is None:
+            off = PlainTextResponse(_OFF, 503)
+            self.routes: list[Mount | Route] = [
+                Mount("/console", app=off),
+                Route("/oauth/zoho/start", off),
+                Route("/oauth/zoho/callback", off),
+            ]
+            return
+        secret = settings.session_secret.get_secret_value()
+        app = Starlette()
+        _admin(self._console, secret).mount_to(app)
+        (mount,) = app.routes
+        assert isinstance(mount, Mount), "the frame mounts itself"
+        mount.app = _Headers(BehindProxies(mount.app, trusted_proxies=settings.trusted_proxies))
+        self.routes = [
+            mount,
+            Route("/oauth/zoho/start", _to("/console/zoho/connect"), methods=["GET"]),
+            Route("/oauth/zoho/callback", _to("/console/zoho/callback"), methods=["GET"]),
+        ]
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self._console.close()
+
+
+def _admin(console: Console, secret: str) -> BaseAdmin:
+    # It tells of names and addresses with each request; what matters is on our own record.
+    logging.getLogger("starlette_admin").setLevel(logging.ERROR)
+    admin = _Admin(
+        title="zoho-mirror",
+        base_url="/console",
+        route_name="console",
+        templates_dir=str(_HERE / "templates"),
+        static_dir=str(_HERE / "static"),
+        index_view=Overview(console),
+        auth_provider=Sessions(console.pool, secret),
+        secret_key=secret,
+        timezone_config=TimezoneConfig(default_timezone=console.settings.timezone.key),
+    )
+    # Who is signed in is asked first: whoever is not learns nothing, not even that a form was forged.
+    admin.middlewares.insert(0, admin.middlewares.pop())
+    environment = admin.templates.env
+    environment.filters.update(presenting.FILTERS)
+    environment.globals.update(most_counted=MOST_COUNTED, causes=IN_WORDS)
+    # The frame's routes would take these addresses for the lists of a model, so pages stand before lists.
+    for view in (
+        ProductActions(console),
+        EventActions(console),
+        ReplayActions(console),
+        RunActions(console),
+        Account(console),
+        Products(console),
+        Events(console),
+        Replays(console),
+        Runs(console),
+        ZohoConnection(console, secret),
+        Webhooks(console),
+        Access(console),
+        AuditLog(console),
+    ):
+        admin.add_view(view)
+    return admin
+
+
+class _Headers:
+    """Adds to every answer what keeps browsers from framing, guessing, telling and keeping it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_static = "/static/" in scope.get("path", "")
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = () if is_static else ((b"cache-control", b"no-store"),)
+                message = {**message, "headers": [*message["headers"], *_HEADERS, *kept]}
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def _to(path: str) -> Callable[[Request], Awaitable[Response]]:
+    async def redirect(request: Request) -> Response:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{path}{query}", 302, headers={"Cache-Control": "no-store"})
+
+    return redirect

@@ -1,0 +1,150 @@
+"""How values read on a page: times relative with the exact one behind, changes as old and new, ids as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from markupsafe import Markup
+from starlette_admin.i18n import get_tzinfo
+
+from processors.store.products import Changes
+
+COLOURS: Final[Mapping[str, str]] = {
+    # states of events and runs, outcomes, kinds of timeline entries
+    "dead": "red",
+    "failed": "red",
+    "partial": "orange",
+    "held": "purple",
+    "running": "azure",
+    "recorded": "azure",
+    "queued": "azure",
+    "processing": "azure",
+    "unfinished": "azure",
+    "complete": "green",
+    "processed": "green",
+    "created": "green",
+    "updated": "blue",
+    "tombstoned": "orange",
+    "gone": "orange",
+    "discarded": "secondary",
+    "cancelled": "secondary",
+}
+
+_STEPS: Final = ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"))
+
+
+def ago(at: datetime | str | None, now: datetime | None = None) -> Markup:
+    """Say how long ago something was, or in how long it will be; the exact time is behind it."""
+    if at is None:
+        return Markup('<span class="text-secondary">never</span>')
+    at = datetime.fromisoformat(at) if isinstance(at, str) else at
+    length = (now or datetime.now(UTC)) - at
+    told = f"in {span(-length)}" if length < timedelta(seconds=-1) else f"{span(max(length, timedelta()))} ago"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(), exact(at), told)
+
+
+def exact(at: datetime) -> str:
+    """Say a time to the second, in the operator's zone."""
+    return f"{at.astimezone(get_tzinfo()):%Y-%m-%d %H:%M:%S %Z}"
+
+
+def span(length: timedelta | None) -> str:
+    """Say a length of time in one unit."""
+    if length is None:
+        return "–"
+    seconds = length.total_seconds()
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for limit, size, unit in _STEPS:
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    days = round(seconds / 86_400)
+    return "1 day" if days == 1 else f"{days:,} days"
+
+
+def badge(word: str | None) -> Markup:
+    """Show a state or an outcome."""
+    if not word:
+        return Markup("")
+    return Markup('<span class="badge bg-{}-lt">{}</span>').format(COLOURS.get(word, "secondary"), word)
+
+
+def changed(changes: Changes | Mapping[str, Any]) -> Markup:
+    """Say what changed, old and new."""
+    lines = []
+    for column, (old, new) in changes.items():
+        if column == "stock_quantity" and "stock_on_hand" in changes:
+            continue
+        lines.append(
+            Markup(
+                '<div class="change"><span class="text-secondary">{}</span> <del>{}</del> → <ins>{}</ins></div>'
+            ).format(column.replace("_", " "), _short(old), _short(new))
+        )
+    return Markup("").join(lines)
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 200 else f"{text[:199]}…"  # noqa: PLR2004 - a page is no dump
+
+
+def number(value: float | None) -> str:
+    """Say a number with its thousands."""
+    return "–" if value is None else f"{value:,}"
+
+
+def counted(count: int, what: str) -> str:
+    """Say how many: `1 page`, `2 pages`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def pretty(body: str) -> str:
+    """Set out a body of JSON, or leave it as it is; numbers and ids stay as they were written."""
+    try:
+        return _set_out(json.loads(body, parse_float=_Verbatim, parse_int=_Verbatim), "")
+    except (ValueError, RecursionError):
+        return body
+
+
+class _Verbatim(str):
+    """A number, in the digits it came with."""
+
+    __slots__ = ()
+
+
+def _set_out(value: Any, indent: str) -> str:  # noqa: ANN401 - what JSON holds
+    inner = f"{indent}  "
+    match value:
+        case _Verbatim():
+            return str(value)
+        case dict() if value:
+            lines = [f"{inner}{_text(key)}: {_set_out(each, inner)}" for key, each in value.items()]
+            return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+        case list() if value:
+            return "[\n" + ",\n".join(f"{inner}{_set_out(each, inner)}" for each in value) + f"\n{indent}]"
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def as_json(value: object) -> str:
+    """Set out what the database keeps as JSON."""
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+
+
+FILTERS: Final = {
+    "ago": ago,
+    "as_json": as_json,
+    "badge": badge,
+    "changed": changed,
+    "counted": counted,
+    "exact": exact,
+    "number": number,
+    "pretty": pretty,
+    "span": span,
+}

@@ -1,0 +1,172 @@
+"""Signing in and out, and who is behind a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from anyio import to_thread
+from itsdangerous import BadSignature, URLSafeSerializer
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.templating import Jinja2Templates
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette_admin.auth import AdminUser, BaseAuthProvider
+
+from processors.errors import SignInFailed, SignInThrottled
+from processors.store.database import AWAY, Pool
+from processors.store.operators import LONGEST, Role, SignedIn
+from processors.workflows import access
+
+# A browser takes a cookie with this prefix only over TLS (or from its own machine), for this very host, and all of it.
+COOKIE = "__Host-zoho-mirror"
+_PUBLIC = ("/login", "/static/")
+_AWAY = "Postgres does not answer; nobody can be recognised until it is back.\n"
+
+
+@dataclass
+class Visitor(AdminUser):
+    """Who is signed in; the frame shows the name."""
+
+    name: str = ""
+    role: Role = "viewer"
+    token: str = ""
+
+    @property
+    def may_act(self) -> bool:
+        """An operator acts; a viewer only sees."""
+        return self.role == "operator"
+
+
+class Sessions(BaseAuthProvider):
+    """The frame's way to ask for sign-in and sign-out."""
+
+    def __init__(self, pool: Pool, session_secret: str) -> None:
+        """Take what signs the cookies: another secret signs everybody out."""
+        super().__init__()
+        self._pool = pool
+        self._signer = URLSafeSerializer(session_secret, salt="session")
+
+    async def authenticate(self, request: Request) -> AdminUser | None:
+        """Return who is behind a request.
+
+        Raises:
+            psycopg.OperationalError: Postgres is away.
+        """
+        token = self._token(request)
+        if token is None:
+            return None
+        found: SignedIn | None = await to_thread.run_sync(access.signed_in, self._pool, token)
+        if found is None:
+            return None
+        return Visitor(username=f"{found.name} ({found.role})", name=found.name, role=found.role, token=token)
+
+    def _token(self, request: Request) -> str | None:
+        try:
+            token = self._signer.loads(request.cookies.get(COOKIE, ""))
+        except BadSignature:
+            return None
+        return token if isinstance(token, str) else None
+
+    def get_routes(self, templates: Jinja2Templates) -> list[Route]:
+        """Return sign-in and sign-out."""
+        self._templates = templates
+        return [
+            Route("/login", self.show, methods=["GET"], name="login"),
+            Route("/login", self.sign_in, methods=["POST"]),
+            Route("/logout", self.sign_out, methods=["POST"], name="logout"),
+        ]
+
+    def get_middleware(self) -> Middleware:
+        """Return what lets only those in who are signed in."""
+        return Middleware(_Guard, sessions=self)
+
+    async def show(self, request: Request) -> Response:
+        """Ask for name and password."""
+        if request.state.admin_user:
+            return RedirectResponse(_next(request), 302)
+        return await self._form(request)
+
+    async def _form(self, request: Request, *, error: str = "", status: int = 200) -> Response:
+        anybody = await to_thread.run_sync(access.anybody_may_sign_in, self._pool)
+        context = {"error": error, "anybody": anybody, "name": (await request.form()).get("username", "")}
+        return self._templates.TemplateResponse(request, "login.html", context, status)
+
+    async def sign_in(self, request: Request) -> Response:
+        """Open a session, or say why not."""
+        form = await request.form()
+        name, password = str(form.get("username", "")), str(form.get("password", ""))
+        address = request.client.host if request.client else None
+        browser = request.headers.get("user-agent", "")
+        try:
+            token = await to_thread.run_sync(
+                lambda: access.sign_in(self._pool, name, password, address=address, browser=browser)
+            )
+        except SignInFailed:
+            return await self._form(request, error="Name and password do not belong together.", status=401)
+        except SignInThrottled as error:
+            return await self._form(request, error=f"Not now: {error}.", status=429)
+        response = RedirectResponse(_next(request), 303)
+        response.set_cookie(
+            COOKIE,
+            str(self._signer.dumps(token)),
+            max_age=int(LONGEST.total_seconds()),
+            secure=True,
+            httponly=True,
+            samesite="lax",  # strict would forget who is signed in on the way back from Zoho's consent page
+        )
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        """End this session."""
+        await to_thread.run_sync(access.sign_out, self._pool, request.state.admin_user.token)
+        response = RedirectResponse(f"{request.scope['root_path']}/login", 303)
+        response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax")
+        return response
+
+
+class _Guard:
+    """Answers 302 to the sign-in page instead of whatever was asked for, unless somebody is signed in.
+
+    It stands before everything else, also before the check for forged forms: who is not signed in learns nothing.
+    """
+
+    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+        self._app = app
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            request.state.admin_user = await self._sessions.authenticate(request)
+        except AWAY:
+            await PlainTextResponse(_AWAY, 503, headers={"Retry-After": "5"})(scope, receive, send)
+            return
+        request.state.is_anonymous = request.state.admin_user is None
+        path = scope["path"].removeprefix(scope["root_path"])
+        if request.state.is_anonymous and not path.startswith(_PUBLIC):
+            await _to_sign_in(request)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _to_sign_in(request: Request) -> Response:
+    wanted = ""
+    if request.method in ("GET", "HEAD"):
+        query = f"?{request.url.query}" if request.url.query else ""
+        wanted = f"?next={quote(request.scope['path'] + query, safe='')}"
+    return RedirectResponse(f"{request.scope['root_path']}/login{wanted}", 302)
+
+
+def _next(request: Request) -> str:
+    """Return where to go after signing in: a path of the console, whatever was asked for."""
+    home = f"{request.scope['root_path']}/"
+    wanted = request.query_params.get("next", "")
+    parts = urlsplit(wanted)
+    is_ours = wanted.startswith(home) and not parts.scheme and not parts.netloc and "\\" not in wanted
+    return wanted if is_ours and wanted.isprintable() else home
