@@ -8,6 +8,7 @@ MirrorError
 ├── LeaseLost             another worker goes on with the run: this one commits nothing more
 ├── RunRefused            an operator asked for something that this run does not allow
 ├── ReplayRefused         an operator meant no events, or such as cannot be replayed
+├── ConnectionRefused     Zoho cannot be connected so; an operator reads what to do
 ├── AccessRefused         an operator's name, role or password will not do
 ├── SignInFailed          name and password do not belong together
 ├── SignInThrottled       too many tried to sign in
@@ -70,6 +71,10 @@ class RunRefused(MirrorError):
 
 class ReplayRefused(MirrorError):
     """No event is meant, or none of which this can be done; the text says why."""
+
+
+class ConnectionRefused(MirrorError):
+    """Zoho cannot be connected, or the connection changed, in this way; the text says why and what to do."""
 
 
 class AccessRefused(MirrorError):

@@ -32,7 +32,7 @@ DataCenter = Literal["com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn", "u
 
 # Accounts and API hosts by data centre: Zoho's multi-DC guide and the Inventory API introduction, both read
 # in October 2026. The UK API host is presumed: only the accounts documentation lists that data centre.
-_HOSTS: dict[DataCenter, tuple[str, str]] = {
+HOSTS: dict[DataCenter, tuple[str, str]] = {
     "com": ("https://accounts.zoho.com", "https://www.zohoapis.com"),
     "eu": ("https://accounts.zoho.eu", "https://www.zohoapis.eu"),
     "in": ("https://accounts.zoho.in", "https://www.zohoapis.in"),
@@ -221,13 +221,13 @@ class Settings(BaseModel):
 
     @property
     def accounts_url(self) -> str:
-        """The accounts server: tokens are issued there."""
-        return self.zoho_accounts_url or _HOSTS[self.zoho_data_center][0]
+        """The accounts server by the environment alone: tokens are issued there."""
+        return self.zoho_accounts_url or HOSTS[self.zoho_data_center][0]
 
     @property
     def api_url(self) -> str:
-        """The API server, without the `/inventory/v1` path."""
-        return self.zoho_api_url or _HOSTS[self.zoho_data_center][1]
+        """The API server by the environment alone, without the `/inventory/v1` path."""
+        return self.zoho_api_url or HOSTS[self.zoho_data_center][1]
 
 
 def _described(name: str) -> str:

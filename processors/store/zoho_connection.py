@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psycopg
 
@@ -19,21 +19,42 @@ _queries = Queries("zoho_connection.sql")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The row; durations count from now, by the database's clock."""
+    """The row; durations count from now, by the database's clock. Bytes are ciphertexts."""
 
     refresh_token: bytes | None
     access_token: bytes | None
+    access_token_expires_at: datetime | None
     good_for: timedelta | None
+    refreshed_at: datetime | None
     api_domain: str | None
     refusals: int
     last_error: str | None
+    refresh_allowed_at: datetime
     left_alone_for: timedelta
-    """How long the token endpoint must not be called; not positive: it may."""
+    """How long the token endpoint must not be called for a refresh; not positive: it may."""
+    often_called_for: timedelta
+    """How long it must not be called for anything, because it was called often; not positive: it may."""
+    data_center: str | None
+    client_id: str | None
+    client_secret: bytes | None
+    organization_id: str | None
+    organization_name: str | None
+    accounts_url: str | None
+    scopes: str | None
+    connected_as: str | None
+    connected_at: datetime | None
+    """Null: not connected, or by a setting."""
+    connected_by: str | None
 
 
 def seed(connection: Connection, *, refresh_token: bytes, seed_digest: bytes) -> None:
     """Take over a refresh token from the settings, unless it was taken over before."""
     connection.execute(_queries.seed, {"refresh_token": refresh_token, "seed_digest": seed_digest})
+
+
+def take_over_organization(connection: Connection, organization_id: str) -> None:
+    """Store the organisation of the settings; one that is stored already keeps its name."""
+    connection.execute(_queries.take_over_organization, {"organization_id": organization_id})
 
 
 def read(connection: Connection) -> Stored:
@@ -91,3 +112,58 @@ def keep_tokens(
 def note_refusal(connection: Connection, *, wait: timedelta, error: str) -> None:
     """Leave the token endpoint alone for `wait`; `error` is for operators and holds no secret."""
     connection.execute(_queries.note_refusal, {"wait": wait, "error": error})
+
+
+def note_error(connection: Connection, error: str) -> None:
+    """Show an error to operators; it holds no secret."""
+    connection.execute(_queries.note_error, {"error": error})
+
+
+def keep_client(
+    connection: Connection, *, data_center: str | None, client_id: str | None, client_secret: bytes | None
+) -> None:
+    """Store what an operator entered."""
+    parameters = {"data_center": data_center, "client_id": client_id, "client_secret": client_secret}
+    connection.execute(_queries.keep_client, parameters)
+
+
+def keep_connection(
+    connection: Connection,
+    *,
+    refresh_token: bytes,
+    access_token: bytes,
+    good_for: timedelta,
+    api_domain: str | None,
+    accounts_url: str,
+    scopes: str,
+    connected_by: str,
+) -> None:
+    """Store a connection that was made in the browser."""
+    connection.execute(
+        _queries.keep_connection,
+        {
+            "refresh_token": refresh_token,
+            "access_token": access_token,
+            "good_for": good_for,
+            "api_domain": api_domain,
+            "accounts_url": accounts_url,
+            "scopes": scopes,
+            "connected_by": connected_by,
+        },
+    )
+
+
+def keep_user(connection: Connection, connected_as: str) -> None:
+    """Store whose consent it was."""
+    connection.execute(_queries.keep_user, {"connected_as": connected_as})
+
+
+def choose_organization(connection: Connection, organization_id: str | None, name: str | None) -> None:
+    """Store the organisation that is mirrored; None: nobody has chosen one."""
+    parameters = {"organization_id": organization_id, "organization_name": name}
+    connection.execute(_queries.choose_organization, parameters)
+
+
+def forget_tokens(connection: Connection) -> None:
+    """Be disconnected until somebody connects again."""
+    connection.execute(_queries.forget_tokens)

@@ -9,17 +9,27 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 
-from processors.errors import BodyUnreadable, BudgetSpent, NotAuthorised, ZohoRefused, ZohoUnavailable
+from processors.errors import (
+    BodyUnreadable,
+    BudgetSpent,
+    NotAuthorised,
+    NotConnected,
+    WorkError,
+    ZohoRefused,
+    ZohoUnavailable,
+)
 from processors.settings import Settings
 from processors.store.api_calls import Purpose
-from processors.store.database import AWAY, Pool
-from processors.zoho import listing
+from processors.store.database import AWAY, Connection, Pool
+from processors.zoho import connecting, listing
+from processors.zoho.connecting import Connector, Organisation
 from processors.zoho.items import Fields, item_id_of, read_json
 from processors.zoho.limiter import BREAKING_CODES, Call, Limiter
 from processors.zoho.listing import ListedPage
@@ -32,6 +42,7 @@ _TIMEOUT = httpx.Timeout(20, connect=5)
 _PATIENCE = timedelta(seconds=3)
 _NO_SUCH_RECORD = frozenset({5, 1002})
 _UNAUTHORISED_WAIT = timedelta(minutes=5)
+_UNCHOSEN_WAIT = timedelta(seconds=15)
 _UNAUTHORISED = frozenset({14, 57})
 _SUCCESS = 0
 
@@ -41,9 +52,10 @@ class ZohoClient:
 
     def __init__(self, pool: Pool, settings: Settings, http: httpx.Client | None = None) -> None:
         """Open the HTTP connections lazily; `http` is for tests that answer in Zoho's place."""
-        self._settings = settings
         self._http = http or httpx.Client(timeout=_TIMEOUT, headers={"User-Agent": "zoho-mirror"})
         self._tokens = TokenSource(pool, settings, self._http)
+        self.connector = Connector(pool, settings, self._http)
+        """Makes and ends the connection that all calls go by."""
         self._limiter = Limiter(
             pool,
             per_minute=settings.zoho_requests_per_minute,
@@ -130,6 +142,37 @@ class ZohoClient:
             raise ZohoUnavailable(message)
         return found
 
+    def organisations(self) -> list[Organisation]:
+        """Return the organisations that whoever consented belongs to.
+
+        Raises:
+            WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
+        """
+        answer = self._get("/organizations", {}, run_id=None, is_of_organisation=False)
+        found = connecting.read_organisations(answer or {})
+        if not found:
+            message = "Zoho's answer holds no organisation"
+            raise ZohoUnavailable(message)
+        return found
+
+    def user(self, organization_id: str) -> str | None:
+        """Return who consented; None where Zoho does not tell: it documents this call for Books only."""
+        try:
+            token = replace(self._tokens.access_token(), organization_id=organization_id)
+            # Once: a refusal is not worth another token.
+            status, answer = self._call("/users/me", {}, token, None, _object)
+        except WorkError:
+            return None
+        return connecting.read_user(answer) if status == httpx.codes.OK else None
+
+    def refresh_token_now(self, note: Callable[[Connection], None]) -> None:
+        """Replace the access token; `note` is called in the transaction that does it.
+
+        Raises:
+            NotConnected, TokenThrottled, ZohoUnavailable: the token stays as it is.
+        """
+        self._tokens.refresh_now(note)
+
     def _get(
         self,
         path: str,
@@ -137,12 +180,18 @@ class ZohoClient:
         *,
         run_id: int | None,
         read: Callable[[bytes], Mapping[str, Any] | None] | None = None,
+        is_of_organisation: bool = True,
     ) -> Mapping[str, Any] | None:
         token = self._tokens.access_token()
+        if not is_of_organisation:
+            token = replace(token, organization_id=None)
+        elif token.organization_id is None:
+            message = "no organisation is chosen: choose one in the console, or set ZOHO_ORGANIZATION_ID"
+            raise NotConnected(message, _UNCHOSEN_WAIT)
         status, answer = self._call(path, params, token, run_id, read or _object)
         if _is_unauthorised(status, answer):
             # Code 14 or 57. Either may mean an old token; the second answer tells.
-            token = self._tokens.access_token(rejected=token)
+            token = replace(self._tokens.access_token(rejected=token), organization_id=token.organization_id)
             status, answer = self._call(path, params, token, run_id, read or _object)
         if _is_unauthorised(status, answer) or status == httpx.codes.FORBIDDEN:
             # Zoho documents no 403; a firewall or an allow-list in between answers so, and not because of the item.
@@ -161,13 +210,13 @@ class ZohoClient:
         run_id: int | None,
         read: Callable[[bytes], Mapping[str, Any] | None],
     ) -> tuple[int, Mapping[str, Any]]:
-        base = self._settings.zoho_api_url or token.api_domain or self._settings.api_url
+        organisation = {} if token.organization_id is None else {"organization_id": token.organization_id}
         purpose: Purpose = "item" if run_id is None else "sweep"
         with self._limiter.call(purpose, patience=_PATIENCE, run_id=run_id) as call:
             try:
                 response = self._http.get(
-                    f"{base}{API_PATH}{path}",
-                    params={**params, "organization_id": self._settings.zoho_organization_id or ""},
+                    f"{token.api_url}{API_PATH}{path}",
+                    params={**params, **organisation},
                     headers={"Authorization": f"Zoho-oauthtoken {token.value}"},
                 )
             except (httpx.HTTPError, httpx.InvalidURL) as error:

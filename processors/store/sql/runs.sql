@@ -58,7 +58,9 @@ SELECT count(*) AS count FROM products WHERE deleted_at IS NULL;
 -- name: prospects
 -- Whether a run makes sense, and whether one is due. A clock asks every few seconds.
 SELECT EXISTS (SELECT FROM reconciliation_runs WHERE kind = 'full' AND state = 'complete') AS was_full_once,
-       (SELECT refresh_token IS NOT NULL FROM zoho_connection) AS is_connected,
+       -- Consent given in the browser leaves the organisation to be chosen; who connects by a setting sets it too.
+       (SELECT refresh_token IS NOT NULL AND (organization_id IS NOT NULL OR connected_at IS NULL)
+          FROM zoho_connection) AS is_connected,
        (SELECT state FROM reconciliation_runs WHERE kind = 'full' ORDER BY id DESC LIMIT 1) AS last_full_state,
        (SELECT error_class FROM reconciliation_runs WHERE kind = 'full' ORDER BY id DESC LIMIT 1)
            AS last_full_error_class,

@@ -5,18 +5,32 @@
 UPDATE zoho_connection
    SET refresh_token = %(refresh_token)s, seed_digest = %(seed_digest)s, access_token = NULL,
        access_token_expires_at = NULL, api_domain = NULL, refusals = 0, refresh_allowed_at = 'epoch',
-       last_error = NULL
+       last_error = NULL,
+       accounts_url = NULL, scopes = NULL, connected_as = NULL, connected_at = NULL, connected_by = NULL
  WHERE seed_digest IS DISTINCT FROM %(seed_digest)s;
 
+-- name: take_over_organization
+-- The organisation of the settings, for processes and statements that know the row only.
+UPDATE zoho_connection
+   SET organization_id = %(organization_id)s, organization_name = NULL
+ WHERE organization_id IS DISTINCT FROM %(organization_id)s;
+
 -- name: read
-SELECT refresh_token, access_token, access_token_expires_at - clock_timestamp() AS good_for, api_domain, refusals,
-       last_error,
-       -- At most 3 calls in 30 seconds and 9 in 10 minutes.
-       greatest(refresh_allowed_at,
-                (SELECT ends_at FROM token_calls ORDER BY ends_at DESC OFFSET 2 LIMIT 1) + '30 seconds',
-                (SELECT ends_at FROM token_calls ORDER BY ends_at DESC OFFSET 8 LIMIT 1) + '10 minutes')
-           - clock_timestamp() AS left_alone_for
-  FROM zoho_connection;
+WITH calls AS (
+    -- At most 3 calls in 30 seconds and 9 in 10 minutes.
+    SELECT greatest((SELECT ends_at FROM token_calls ORDER BY ends_at DESC OFFSET 2 LIMIT 1) + '30 seconds',
+                    (SELECT ends_at FROM token_calls ORDER BY ends_at DESC OFFSET 8 LIMIT 1) + '10 minutes')
+               AS allowed_at
+)
+SELECT refresh_token, access_token, access_token_expires_at, access_token_expires_at - clock_timestamp() AS good_for,
+       refreshed_at, api_domain, refusals, last_error,
+       greatest(refresh_allowed_at, calls.allowed_at) AS refresh_allowed_at,
+       greatest(refresh_allowed_at, calls.allowed_at) - clock_timestamp() AS left_alone_for,
+       coalesce(calls.allowed_at - clock_timestamp(), '0') AS often_called_for,
+       data_center, client_id, client_secret, organization_id, organization_name, accounts_url, scopes, connected_as,
+       connected_at, connected_by
+  FROM zoho_connection
+ CROSS JOIN calls;
 
 -- name: lock
 -- The row's lock makes one process refresh while the others wait for what it gets.
@@ -45,3 +59,39 @@ UPDATE zoho_connection
    SET refusals = refusals + 1,
        refresh_allowed_at = clock_timestamp() + %(wait)s::interval,
        last_error = %(error)s;
+
+-- name: note_error
+-- What went wrong without being a reason to leave the token endpoint alone.
+UPDATE zoho_connection SET last_error = %(error)s;
+
+-- name: keep_client
+-- What was held against the former client is not held against this one.
+UPDATE zoho_connection
+   SET data_center = %(data_center)s, client_id = %(client_id)s, client_secret = %(client_secret)s,
+       refusals = 0, refresh_allowed_at = 'epoch', last_error = NULL;
+
+-- name: keep_connection
+-- An operator gave consent in the browser: all that is known of a connection made before is over.
+UPDATE zoho_connection
+   SET refresh_token = %(refresh_token)s,
+       access_token = %(access_token)s,
+       access_token_expires_at = clock_timestamp() + %(good_for)s::interval,
+       api_domain = %(api_domain)s,
+       accounts_url = %(accounts_url)s,
+       scopes = %(scopes)s,
+       connected_as = NULL, connected_at = clock_timestamp(), connected_by = %(connected_by)s,
+       refreshed_at = clock_timestamp(),
+       refusals = 0, refresh_allowed_at = 'epoch', last_error = NULL;
+
+-- name: keep_user
+UPDATE zoho_connection SET connected_as = %(connected_as)s;
+
+-- name: choose_organization
+UPDATE zoho_connection SET organization_id = %(organization_id)s, organization_name = %(organization_name)s;
+
+-- name: forget_tokens
+-- Client and organisation stay, and so does seed_digest: an unchanged setting does not connect again by itself.
+UPDATE zoho_connection
+   SET refresh_token = NULL, access_token = NULL, access_token_expires_at = NULL, api_domain = NULL,
+       accounts_url = NULL, scopes = NULL, connected_as = NULL, connected_at = NULL, connected_by = NULL,
+       refusals = 0, refresh_allowed_at = 'epoch', last_error = NULL;
