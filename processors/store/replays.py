@@ -138,9 +138,10 @@ def find(connection: Connection, replay_id: int) -> Replay | None:
     return row and _replay(row)
 
 
-def latest(connection: Connection, *, most: int) -> list[Replay]:
-    """Return the newest replays, the newest first."""
-    return [_replay(row) for row in connection.execute(_queries.latest_replays, {"most": most})]
+def latest(connection: Connection, *, before: int | None = None, most: int) -> list[Replay]:
+    """Return the newest replays, or the newest before one, the newest first."""
+    rows = connection.execute(_queries.latest_replays, {"before": before, "most": most})
+    return [_replay(row) for row in rows]
 
 
 def running(connection: Connection) -> list[Replay]:

@@ -31,7 +31,11 @@ SELECT %(replay_id)s, event_id FROM unnest(%(event_ids)b::bigint[]) AS matched (
 SELECT * FROM replays WHERE id = %(replay_id)s;
 
 -- name: latest_replays
-SELECT * FROM replays ORDER BY id DESC LIMIT %(most)s;
+SELECT *
+  FROM replays
+ WHERE %(before)s::bigint IS NULL OR id < %(before)s
+ ORDER BY id DESC
+ LIMIT %(most)s;
 
 -- name: next_events
 -- What of a replay is to be sent now.
