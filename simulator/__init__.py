@@ -30,6 +30,7 @@ from simulator.identity import (
     CLIENT_SECRET,
     ORGANIZATION_ID,
     REFRESH_TOKEN,
+    USER_EMAIL,
     WEBHOOK_SECRET,
     Organization,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "ORGANIZATION_ID",
     "REFRESH_TOKEN",
     "SIGNATURE_HEADER",
+    "USER_EMAIL",
     "WEBHOOK_SECRET",
     "BodyFormat",
     "Catalogue",

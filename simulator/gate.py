@@ -98,7 +98,8 @@ class Gate:
         organization_id = request.query_params.get("organization_id", in_header)
         # Listing organisations is how a client learns the id, so only that call goes without one.
         is_missing_by_right = organization_id is None and path == f"{API_PREFIX}organizations"
-        if is_missing_by_right or organization_id == self._zoho.organization.organization_id:
+        reachable = self._zoho.organizations if area == "settings" else (self._zoho.organization,)
+        if is_missing_by_right or organization_id in {each.organization_id for each in reachable}:
             return None
         return _NOT_AUTHORIZED
 

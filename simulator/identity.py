@@ -9,6 +9,8 @@ CLIENT_ID = "1000.SIMULATORCLIENTID"
 CLIENT_SECRET = "simulator-client-secret"  # noqa: S105 -- opens nothing but the simulator
 REFRESH_TOKEN = "1000.simulator.refresh-token"  # noqa: S105 -- opens nothing but the simulator
 ORGANIZATION_ID = "60012345678"
+USER_NAME = "Sita Trader"
+USER_EMAIL = "sita@simulated-traders.example"
 WEBHOOK_SECRET = "simulatorwebhooksecret"  # noqa: S105 -- Zoho's rule: 12 to 50 letters and digits
 
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from simulator import shapes
+from simulator import identity, shapes
 from simulator.catalogue import SORT_KEYS, NoSuchItem, PageQuery
 from simulator.gate import API_PREFIX, faults_of, zoho_of
 from simulator.items import Item
@@ -115,20 +115,35 @@ async def _get_item_details(request: Request) -> Response:
 
 
 async def _list_organizations(request: Request) -> Response:
-    organization = zoho_of(request).organization
+    zoho = zoho_of(request)
     return success(
         organizations=[
             {
                 "organization_id": organization.organization_id,
                 "name": organization.name,
-                "is_default_org": True,
+                "is_default_org": organization is zoho.organization,
                 "time_zone": organization.time_zone_name,
                 "currency_code": organization.currency_code,
                 "currency_symbol": organization.currency_symbol,
                 "language_code": "en",
                 "plan_name": "PREMIUM",
-            },
+            }
+            for organization in zoho.organizations
         ],
+    )
+
+
+async def _get_current_user(_: Request) -> Response:
+    return success(
+        user={
+            "user_id": "4100000000000000011",
+            "name": identity.USER_NAME,
+            "email": identity.USER_EMAIL,
+            "email_ids": [{"is_selected": True, "email": identity.USER_EMAIL}],
+            "status": "active",
+            "user_role": "admin",
+            "is_current_user": True,
+        },
     )
 
 
@@ -171,5 +186,6 @@ ROUTES: Final = (
     Route(f"{API_PREFIX}items/{{item_id}}", _get_item, methods=["GET"]),
     Route(f"{API_PREFIX}itemdetails", _get_item_details, methods=["GET"]),
     Route(f"{API_PREFIX}organizations", _list_organizations, methods=["GET"]),
+    Route(f"{API_PREFIX}users/me", _get_current_user, methods=["GET"]),
     Route(f"{API_PREFIX}settings/currencies", _list_currencies, methods=["GET"]),
 )

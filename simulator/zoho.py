@@ -6,6 +6,7 @@ from simulator.catalogue import Catalogue, Change
 from simulator.clock import Clock, system_clock
 from simulator.deliveries import Deliveries
 from simulator.faults import Faults
+from simulator.identity import Organization
 from simulator.limits import Limits
 from simulator.request_log import RequestLog
 from simulator.tokens import Tokens
@@ -15,7 +16,8 @@ class Zoho:
     """Ties the parts together: a change in `catalogue` becomes deliveries, unless it says otherwise.
 
     `clock` drives tokens and quotas; item times follow the catalogue's own clock, so that a test can
-    hold one and let the other run. `filter_is_inclusive` decides whether the list's
+    hold one and let the other run. `other_organizations`, which may be assigned to, are those that the
+    consenting user belongs to besides; they have no items to read. `filter_is_inclusive` decides whether the list's
     `last_modified_time` filter returns items of that very second, which Zoho does not document.
     """
 
@@ -31,6 +33,7 @@ class Zoho:
     ) -> None:
         self.catalogue = catalogue if catalogue is not None else Catalogue(clock=clock)
         self.organization = self.catalogue.organization
+        self.other_organizations: tuple[Organization, ...] = ()
         self.clock = clock
         self.filter_is_inclusive = filter_is_inclusive
         self.tokens = Tokens(clock=clock)
@@ -41,6 +44,11 @@ class Zoho:
         if webhook_url is not None:
             self.deliveries.base_url = webhook_url
         self.catalogue.on_change(self._deliver)
+
+    @property
+    def organizations(self) -> tuple[Organization, ...]:
+        """All that the user belongs to; the first one is the one with the catalogue, and the default."""
+        return (self.organization, *self.other_organizations)
 
     @property
     def token_refreshes(self) -> int:

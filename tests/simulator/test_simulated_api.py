@@ -16,10 +16,12 @@ from simulator import (
     CLIENT_SECRET,
     ORGANIZATION_ID,
     REFRESH_TOKEN,
+    USER_EMAIL,
     Catalogue,
     Fault,
     Limits,
     ManualClock,
+    Organization,
     Zoho,
     create_app,
     in_process,
@@ -361,3 +363,25 @@ def test_the_busiest_minute_is_any_sixty_seconds() -> None:
         log.add(LoggedRequest(start + timedelta(seconds=second), "GET", "/a", "", 200, 1.0))
     assert log.most_within(timedelta(seconds=60), "/a") == 4
     assert log.most_within(timedelta(seconds=60), "/b") == 0
+
+
+def test_the_users_other_organisations_are_listed_after_the_default_one(client: httpx.Client, zoho: Zoho) -> None:
+    zoho.other_organizations = (Organization("60099", "Second Shop"),)
+    listed = client.get(f"{API}organizations").json()["organizations"]
+    assert [(each["organization_id"], each["is_default_org"]) for each in listed] == [
+        (ORGANIZATION_ID, True),
+        ("60099", False),
+    ]
+
+
+def test_another_organisation_answers_for_its_settings_but_has_no_items(client: httpx.Client, zoho: Zoho) -> None:
+    zoho.other_organizations = (Organization("60099", "Second Shop"),)
+    other = {"organization_id": "60099"}
+    assert client.get(f"{API}users/me", params=other).status_code == 200
+    assert _refusal(client.get(f"{API}items", params=other)) == (401, 57)
+
+
+def test_the_user_is_told_to_who_may_read_settings(client: httpx.Client) -> None:
+    assert client.get(f"{API}users/me").json()["user"]["email"] == USER_EMAIL
+    client.headers["Authorization"] = "Zoho-oauthtoken 1000.unknown"
+    assert _refusal(client.get(f"{API}users/me")) == (401, 14)
