@@ -143,15 +143,12 @@ def dev(*, as_json: bool) -> None:
             from honcho import environ  # noqa: PLC0415 - an extra, which only `demo` and `dev` need
 
             os.environ |= {**environ.parse(dot_env.read_text("utf-8")), **os.environ}
-        settings = Settings.load("ZOHO_WEBHOOK_SECRETS", "ZOHO_ORGANIZATION_ID")
+        settings = Settings.load("ZOHO_WEBHOOK_SECRETS")
     except ConfigurationError as error:
         _stop(str(error), 2)
     if as_json:
         os.environ["LOG_FORMAT"] = "json"
     _on_this_machine(lambda console: _local("dev").run(settings, console), as_json=as_json)
-
-
-_ZOHO = "ZOHO_ORGANIZATION_ID"
 
 
 def _commands() -> ModuleType:
@@ -163,7 +160,7 @@ def _commands() -> ModuleType:
 @click.option("--recent", is_flag=True, help="Only what was modified since the watermark; usually one call.")
 @click.option("--wait", is_flag=True, help="Wait for its end; exit with 0 only if it is complete.")
 @_json_option
-@_with_settings(_DATABASE, _REDIS, _ZOHO, process="cli", is_quiet=True)
+@_with_settings(_DATABASE, _REDIS, process="cli", is_quiet=True)
 def reconcile(settings: Settings, *, recent: bool, wait: bool, as_json: bool) -> None:
     """Compare with Zoho's whole list, and repair what differs.
 
@@ -183,7 +180,7 @@ def _require_numbers(_context: click.Context, _parameter: click.Parameter, ids: 
 @main.command()
 @click.argument("item_ids", nargs=-1, required=True, metavar="ITEM_ID...", callback=_require_numbers)
 @_json_option
-@_with_settings(_DATABASE, _ZOHO, process="cli", is_quiet=True)
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
 def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> None:
     """Ask Zoho for items now, and write what it says."""
     _commands().fetch(settings, item_ids, as_json=as_json)

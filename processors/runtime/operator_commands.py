@@ -41,7 +41,7 @@ from processors.store import runs, timetable
 from processors.store.database import Pool
 from processors.store.products import NOT_DRIFT
 from processors.store.runs import Run, RunKind
-from processors.workflows import insights, operations
+from processors.workflows import connection, insights, operations
 from processors.workflows.insights import ItemChange, Overview, RunReport
 from processors.workflows.operations import FetchedItem, StartedRun, Verification
 from processors.workflows.paging import PER_PAGE
@@ -76,6 +76,7 @@ def reconcile(settings: Settings, *, kind: RunKind, wait: bool, as_json: bool) -
     """Start or take up a run; with `wait`, exit with 0 only when it is complete."""
     publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
     with opened(settings) as pool:
+        _require_organisation(pool, settings)
         budget = settings.zoho_requests_per_day
         started = operations.start_run(pool, publisher, kind, requester(), budget=budget)
         if not wait:
@@ -93,6 +94,11 @@ def reconcile(settings: Settings, *, kind: RunKind, wait: bool, as_json: bool) -
             _print_run(console(), report)
         if run.state != "complete":
             sys.exit(1)
+
+
+def _require_organisation(pool: Pool, settings: Settings) -> None:
+    with pool.connection() as connected:
+        connection.require_organisation(connected, settings)
 
 
 def _say_start(started: StartedRun, *, as_json: bool) -> None:
@@ -219,6 +225,7 @@ def _show_bar(find: Callable[[], Run], started: StartedRun, settings: Settings) 
 def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> None:
     """Ask Zoho for items now; exit code 1 if one could not be had."""
     with opened(settings) as pool, ZohoClient(pool, settings) as zoho:
+        _require_organisation(pool, settings)
         fetched = operations.fetch_items(pool, zoho, item_ids, requester())
     for item in fetched:
         if as_json:
