@@ -317,6 +317,7 @@ def choose_organisation(pool: Pool, settings: Settings, organization_id: str, re
     if chosen is None:
         raise ConnectionRefused(_not_among(organization_id, found))
     with pool.connection() as connection, connection.transaction():
+        zoho_connection.lock(connection)
         _choose(connection, chosen, requester)
 
 

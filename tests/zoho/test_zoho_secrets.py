@@ -14,11 +14,14 @@ import pytest
 import respx
 
 from processors import logs
-from processors.errors import WorkError
+from processors.errors import MirrorError, WorkError
+from processors.settings import Settings
+from processors.store.audit import Requester
 from processors.store.database import Connection, Pool
+from processors.workflows import connection as connecting
 from processors.zoho.client import ZohoClient
 from simulator import CLIENT_SECRET, REFRESH_TOKEN
-from tests.zoho.support import API, KEYS, TOKEN_URL, let_pass, settings
+from tests.zoho.support import ACCOUNTS, API, KEYS, TOKEN_URL, let_pass, settings
 
 ACCESS_TOKENS = ["1000.access.alpha", "1000.access.beta"]
 NEW_REFRESH_TOKEN = "1000.refresh.gamma"
@@ -166,3 +169,63 @@ def test_what_operators_read_of_the_connection_holds_no_secret(
         for secret in SECRETS:
             assert secret not in dump
             assert secret.encode().hex() not in dump
+
+
+def test_connecting_leaves_no_secret_in_logs_errors_or_tables(
+    configured_logs: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    pool: Pool,
+    connection: Connection,
+    zoho_router: respx.MockRouter,
+) -> None:
+    code, entered, requester = "1000.code.delta", "the-entered-secret", Requester("console", "ada")
+    chosen = Settings.load(
+        environ={"ZOHO_ACCOUNTS_URL": ACCOUNTS, "ZOHO_API_URL": API, "ENCRYPTION_KEYS": KEYS[0]},
+    )
+    revoke = zoho_router.post(f"{TOKEN_URL}/revoke")
+    zoho_router["api"].respond(json={"code": 0, "organizations": [{"organization_id": "1"}], "user": {"name": "Ada"}})
+    answers = [*TOKEN_ANSWERS, _token(ACCESS_TOKENS[1], refresh_token=NEW_REFRESH_TOKEN)]
+    configured_logs("json", "debug", process="web")
+    said: list[str] = []
+
+    def try_to(act: Callable[[], object]) -> None:
+        try:
+            said.append(repr(act()))
+        except MirrorError as error:
+            _log.exception("zoho.failed", error=str(error))
+            said.append(_everything_said_of(error))
+        said.append(repr(connecting.detail(connection, chosen)))
+        let_pass(connection, timedelta(hours=1))
+
+    def echo_code(request: httpx.Request) -> httpx.Response:
+        form = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
+        return httpx.Response(200, json={"error": f"{form.get('code')} {form.get('token')}"})
+
+    answers[TOKEN_ANSWERS.index(_echo)] = echo_code
+    with respx.mock as router:
+        router.route().mock(side_effect=zoho_router.handler)
+        for answer in answers:
+            connecting.keep_client(
+                pool, chosen, data_center="com", client_id="1000.C", client_secret=entered, requester=requester
+            )
+            zoho_router["token"].side_effect = _one_by_one([answer])
+            revoke.side_effect = _one_by_one([echo_code])
+            try_to(
+                lambda: connecting.connect(
+                    pool, chosen, code=code, redirect_uri="x:y", accounts_server=None, requester=requester
+                )
+            )
+            try_to(lambda: connecting.refresh_now(pool, chosen, requester))
+            try_to(lambda: connecting.disconnect(pool, chosen, requester))
+    printed = capsys.readouterr().out
+    dump = ""
+    for table in ("zoho_connection", "audit_log", "token_calls"):
+        rows = connection.execute(f"SELECT to_jsonb({table}) AS row FROM {table}").fetchall()
+        assert rows
+        dump += json.dumps([row["row"] for row in rows], default=str)
+    for secret in (*ACCESS_TOKENS, NEW_REFRESH_TOKEN, code, entered, *KEYS):
+        for place in (printed, "".join(said), dump):
+            assert secret not in place
+            assert secret.encode().hex() not in place
+    for event in ("client_entered", "connected", "not_connected", "not_revoked", "disconnected"):
+        assert f"zoho.{event}" in printed
