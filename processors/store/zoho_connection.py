@@ -95,15 +95,17 @@ def keep_tokens(
     access_token: bytes,
     good_for: timedelta,
     refresh_token: bytes,
+    client_secret: bytes | None,
     api_domain: str | None,
 ) -> None:
-    """Store what the token endpoint gave."""
+    """Store what the token endpoint gave; `client_secret` is the stored one, encrypted anew."""
     connection.execute(
         _queries.keep_tokens,
         {
             "access_token": access_token,
             "good_for": good_for,
             "refresh_token": refresh_token,
+            "client_secret": client_secret,
             "api_domain": api_domain,
         },
     )

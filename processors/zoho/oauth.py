@@ -202,9 +202,18 @@ class TokenSource:
             connection,
             access_token=box.encrypt(token),
             good_for=token_endpoint.lifetime(answer),
-            # An old one is written anew as well: an hour after a key was added, the keys behind it can go.
+            # Old ones are written anew as well: an hour after a key was added, the keys behind it can go.
             refresh_token=box.encrypt(token_endpoint.refresh_token(answer) or refresh_token),
+            client_secret=_written_anew(box, former.client_secret),
             api_domain=api_domain,
         )
         _log.info("token.refreshed")
         return self._token(token, replace(former, api_domain=api_domain))
+
+
+def _written_anew(box: SecretBox, ciphertext: bytes | None) -> bytes | None:
+    try:
+        return box.encrypt(box.decrypt(ciphertext)) if ciphertext else None
+    except ConfigurationError:
+        # Nobody needs it: the client of the environment is used.
+        return ciphertext

@@ -528,6 +528,17 @@ def test_the_last_error_is_seen_until_a_success(pool: Pool, zoho: Zoho, connecti
     assert _form(zoho.token)["client_secret"] == "another"
 
 
+def test_after_a_refresh_with_a_new_key_in_front_the_old_key_can_go(
+    pool: Pool, zoho: Zoho, connection: Connection
+) -> None:
+    _enter_client(pool, settings())
+    _connect(pool, settings())
+    connecting.refresh_now(pool, settings(ENCRYPTION_KEYS=f"{KEYS[1]},{KEYS[0]}"), ADA)
+    let_pass(connection, timedelta(hours=1))
+    _fetch(pool, settings(ENCRYPTION_KEYS=KEYS[1]))
+    assert _form(zoho.token)["client_secret"] == SECRET
+
+
 # Disconnecting
 
 

@@ -50,6 +50,7 @@ UPDATE zoho_connection
    SET access_token = %(access_token)s,
        access_token_expires_at = clock_timestamp() + %(good_for)s::interval,
        refresh_token = %(refresh_token)s,
+       client_secret = %(client_secret)s,
        api_domain = %(api_domain)s,
        refreshed_at = clock_timestamp(),
        refusals = 0, refresh_allowed_at = 'epoch', last_error = NULL;
