@@ -61,6 +61,24 @@ CREATE OR REPLACE TRIGGER products_altered BEFORE UPDATE ON products
                OLD.raw, OLD.older_keys))
     EXECUTE FUNCTION note_alteration();
 
+-- How many there are, by state.
+CREATE INDEX IF NOT EXISTS products_state ON products (deleted_at, is_active);
+
+-- What a list of products is asked for. The planner takes it apart: what is null costs nothing.
+CREATE OR REPLACE FUNCTION product_is_meant(product products, text_ text, pattern text, state text,
+    is_out_of_stock boolean, changed_since timestamptz, category text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT (text_ IS NULL OR product.zoho_item_id = text_ OR product.sku = text_
+            OR product.name ILIKE pattern OR product.sku ILIKE pattern)
+       AND (state IS NULL OR CASE state
+                WHEN 'live' THEN product.deleted_at IS NULL
+                WHEN 'active' THEN product.deleted_at IS NULL AND product.is_active
+                WHEN 'inactive' THEN product.deleted_at IS NULL AND NOT product.is_active
+                WHEN 'deleted' THEN product.deleted_at IS NOT NULL END)
+       AND (NOT is_out_of_stock OR product.deleted_at IS NULL AND product.stock_on_hand <= 0)
+       AND (changed_since IS NULL OR product.updated_at >= changed_since)
+       AND (category IS NULL OR product.category_id = category)
+$$;
+
 -- SHA-256 over what a row says of its item: each text with its length, numbers without trailing zeros, "-" for null.
 -- A run's certificate adds these up (processors/store/sql/certificates.sql). Not part of it is what may differ between
 -- two copies of the same content: times, and the other keys of the body.
@@ -151,8 +169,33 @@ CREATE INDEX IF NOT EXISTS events_state_outcome ON events (state, outcome);
 CREATE INDEX IF NOT EXISTS events_dead ON events (error_class, id) WHERE state = 'dead';
 -- What a replay sent again.
 CREATE INDEX IF NOT EXISTS events_replay ON events (replay_id) WHERE replay_id IS NOT NULL;
--- Lag of what was finished lately.
-CREATE INDEX IF NOT EXISTS events_processed_at ON events (processed_at) INCLUDE (received_at) WHERE state = 'processed';
+-- What was finished lately: its lag, and what it came to.
+CREATE INDEX IF NOT EXISTS events_finished ON events (processed_at) INCLUDE (received_at, outcome)
+    WHERE state = 'processed';
+DROP INDEX IF EXISTS events_processed_at;  -- the same without the outcome
+
+-- The root of an error's cause: its text but for numbers and what is quoted in it. Events that died of the same share it.
+CREATE OR REPLACE FUNCTION root_cause(error text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT left(regexp_replace(regexp_replace(error, '''[^'']*''|"[^"]*"', '…', 'g'), '\d+', '…', 'g'), 200)
+$$;
+
+-- What a list of events is asked for. The planner takes it apart: what is null costs nothing. Dead ones are those that
+-- nobody discarded, unless the discarded ones are meant.
+CREATE OR REPLACE FUNCTION event_is_meant(event events, state_ text, is_discarded boolean, outcome_ text, kind_ text,
+    item text, run bigint, error_part text, class text, cause text, since timestamptz, until timestamptz)
+    RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT (state_ IS NULL OR event.state = state_)
+       AND (state_ IS DISTINCT FROM 'dead' OR (event.discarded_at IS NOT NULL) = is_discarded)
+       AND (outcome_ IS NULL OR event.outcome = outcome_)
+       AND (kind_ IS NULL OR event.kind = kind_)
+       AND (item IS NULL OR event.item_id = item)
+       AND (run IS NULL OR event.run_id = run)
+       AND (error_part IS NULL OR event.error ILIKE error_part)
+       AND (class IS NULL OR event.error_class = class)
+       AND (cause IS NULL OR root_cause(event.error) = cause)
+       AND (since IS NULL OR event.received_at >= since)
+       AND (until IS NULL OR event.received_at < until)
+$$;
 
 DO $$
 BEGIN

@@ -22,14 +22,18 @@ from processors.settings import Settings
 from processors.store import database, timetable
 from processors.store.database import AsyncPool, Pool
 from processors.store.timetable import BEAT_EVERY
+from receiver.console import app as console
 from receiver.health import Health
 from receiver.intake import Intake
 from receiver.rejections import Rejections
 from receiver.webhooks import Webhooks
+from receiver.zoho import LazyZoho
 
-# One records deliveries, one marks them as published and counts rejections. Reads have a pool of their own.
+# One records deliveries, one marks them as published and counts rejections. Monitors have a pool of their own, and so
+# have people and programs: none keeps the others waiting.
 _INTAKE_CONNECTIONS = 2
-_READ_CONNECTIONS = 2
+_MONITOR_CONNECTIONS = 2
+_VISITOR_CONNECTIONS = 4
 _POOL_TIMEOUT_SECONDS = 2.0
 # After the 12 s that uvicorn gives to requests (Procfile), so that both stay below the 25 s that this project promises.
 _EXIT_WITHIN = timedelta(seconds=10)
@@ -40,7 +44,9 @@ _log = logs.get(__name__)
 @dataclass(frozen=True, slots=True)
 class _Resources:
     intake_pool: AsyncPool
-    read_pool: Pool
+    monitor_pool: Pool
+    visitor_pool: Pool
+    zoho: LazyZoho
     intake: Intake
     rejections: Rejections
 
@@ -79,8 +85,12 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
     intake_pool = database.async_pool(
         settings.database_url, size=_INTAKE_CONNECTIONS, name="web intake", timeout_seconds=_POOL_TIMEOUT_SECONDS
     )
-    read_pool = database.sync_pool(settings.database_url, size=_READ_CONNECTIONS, name="web")
-    resources = _Resources(intake_pool, read_pool, Intake(intake_pool, publisher), Rejections(intake_pool))
+    monitor_pool = database.sync_pool(settings.database_url, size=_MONITOR_CONNECTIONS, name="web monitors")
+    visitor_pool = database.sync_pool(settings.database_url, size=_VISITOR_CONNECTIONS, name="web visitors")
+    zoho = LazyZoho(visitor_pool, settings)
+    resources = _Resources(
+        intake_pool, monitor_pool, visitor_pool, zoho, Intake(intake_pool, publisher), Rejections(intake_pool)
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -92,7 +102,8 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
     return Starlette(
         routes=[
             *Webhooks(settings, resources.intake, resources.rejections).routes(),
-            *Health(settings, read_pool, publisher).routes(),
+            *Health(settings, monitor_pool, publisher).routes(),
+            *console.routes(settings, visitor_pool, publisher, zoho),
         ],
         lifespan=lifespan,
     )
@@ -102,7 +113,8 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
 async def _running(resources: _Resources) -> AsyncIterator[None]:
     # Postgres may be away at the start: then deliveries are answered 503 until it is back.
     await resources.intake_pool.open(wait=False)
-    resources.read_pool.open(wait=False)
+    resources.monitor_pool.open(wait=False)
+    resources.visitor_pool.open(wait=False)
     resources.intake.start()
     background = [asyncio.create_task(resources.rejections.run()), asyncio.create_task(_beat(resources.intake_pool))]
     _log.info("process.started")
@@ -115,7 +127,9 @@ async def _running(resources: _Resources) -> AsyncIterator[None]:
         await resources.intake.close()
         await resources.rejections.write()
         await resources.intake_pool.close()
-        await asyncio.to_thread(resources.read_pool.close)
+        resources.zoho.close()
+        await asyncio.to_thread(resources.monitor_pool.close)
+        await asyncio.to_thread(resources.visitor_pool.close)
         _log.info("process.stopped")
 
 

@@ -73,10 +73,10 @@ class Health:
     def _exposition(self) -> bytes | None:
         try:
             with self.pool.connection(timeout=_POOL_SECONDS) as connection:
-                overview = insights.overview(connection)
+                overview, totals = insights.overview(connection), insights.totals(connection)
         except (*AWAY, psycopg.ProgrammingError):
             return None
-        return metrics.exposition(overview, self.settings)
+        return metrics.exposition(overview, totals, self.settings)
 
     def _database(self) -> tuple[str, str]:
         try:

@@ -12,15 +12,16 @@ from prometheus_client.registry import Collector
 from processors.settings import Settings
 from processors.store.products import NOT_DRIFT, Cause
 from processors.workflows import insights
-from processors.workflows.insights import Overview
+from processors.workflows.insights import Overview, Totals
 
 _ROLES = ("web", "worker", "clock")
 _DRIFT_CAUSES = tuple(cause for cause in get_args(Cause) if cause not in NOT_DRIFT)
 
 
 class _Snapshot(Collector):
-    def __init__(self, overview: Overview, settings: Settings) -> None:
+    def __init__(self, overview: Overview, totals: Totals, settings: Settings) -> None:
         self._overview = overview
+        self._totals = totals
         self._settings = settings
 
     def collect(self) -> Iterator[Metric]:
@@ -33,7 +34,7 @@ class _Snapshot(Collector):
             "events",
             "Events in the inbox by state and outcome",
             ["state", "outcome"],
-            (((e.state, e.outcome or ""), e.count) for e in seen.events),
+            (((e.state, e.outcome or ""), e.count) for e in self._totals.events),
         )
         yield _gauge(
             "oldest_unfinished_event_age_seconds",
@@ -45,7 +46,7 @@ class _Snapshot(Collector):
             "event_lag_seconds",
             "From receipt to applied, over the last 15 minutes",
             ["quantile"],
-            (((str(q),), value) for q, value in zip(insights.LAG_QUANTILES, seen.lag.quantiles, strict=False)),
+            (((str(q),), value) for q, value in zip(insights.LAG_QUANTILES, self._totals.lag.quantiles, strict=False)),
         )
         yield _gauge("api_calls", "Calls to Zoho in the window", ["window"], (((w,), n) for w, n in used.items()))
         yield _gauge(
@@ -69,13 +70,12 @@ class _Snapshot(Collector):
         rejected = CounterMetricFamily(
             "zoho_mirror_rejected_deliveries", "Deliveries refused at the door", labels=["route", "reason"]
         )
-        for count in seen.rejections:
+        for count in self._totals.rejections:
             rejected.add_metric([count.route, count.reason], count.count)
         yield rejected
         yield from self._reconciliation()
-        yield _gauge(
-            "processes", "Processes alive", ["role"], (((role,), seen.processes.get(role, 0)) for role in _ROLES)
-        )
+        alive = {role: of_role.count for role, of_role in seen.processes.items()}
+        yield _gauge("processes", "Processes alive", ["role"], (((role,), alive.get(role, 0)) for role in _ROLES))
 
     def _reconciliation(self) -> Iterator[Metric]:
         seen = self._overview.reconciliation
@@ -134,8 +134,8 @@ def _gauge(
     return gauge
 
 
-def exposition(overview: Overview, settings: Settings) -> bytes:
+def exposition(overview: Overview, totals: Totals, settings: Settings) -> bytes:
     """Return the Prometheus text of a snapshot."""
     registry = CollectorRegistry()
-    registry.register(_Snapshot(overview, settings))
+    registry.register(_Snapshot(overview, totals, settings))
     return generate_latest(registry)

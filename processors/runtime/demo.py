@@ -34,7 +34,7 @@ from processors.store import database
 from processors.store.database import AWAY, Connection, Pool
 from processors.store.products import Changes
 from processors.workflows import insights
-from processors.workflows.insights import AppliedChange, Overview, RunReport
+from processors.workflows.insights import AppliedChange, RunReport
 
 _EDITS_PER_SECOND = 2.0
 _HESITATION_SECONDS = 4.0
@@ -172,16 +172,16 @@ def _watch(
         try:
             with pool.connection() as connection:
                 changes = insights.changes_after(connection, last_change, most=1_000)
-                overview = insights.overview(connection) if time.monotonic() >= next_summary else None
+                summary = _summary(connection, zoho) if time.monotonic() >= next_summary else None
                 ended = [report for report in _reports(connection, last_run) if report.run.state != "running"]
         except AWAY as error:
             _log.warning("postgres.lost", error=str(error))
             continue
-        told = [*(_told_run(report) for report in ended), *([_summary(overview, zoho)] if overview else [])]
+        told = [*(_told_run(report) for report in ended), *([summary] if summary else [])]
         show(changes, told)
         last_run = max([last_run, *(report.run.id for report in ended)])
         last_change = changes[-1].id if changes else last_change
-        if overview:
+        if summary:
             next_summary = time.monotonic() + _SUMMARY_SECONDS
     return 0
 
@@ -260,19 +260,18 @@ def _short(value: object, longest: int = 20) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _summary(overview: Overview, zoho: simulator.Zoho) -> str:
+def _summary(connection: Connection, zoho: simulator.Zoho) -> str:
+    overview, totals = insights.overview(connection), insights.totals(connection)
     outcomes: dict[str, int] = {}
-    for count in overview.events:
+    for count in totals.events:
         if count.outcome:
             outcomes[count.outcome] = outcomes.get(count.outcome, 0) + count.count
-    unfinished = sum(e.count for e in overview.events if e.state in ("recorded", "queued", "processing"))
-    dead = sum(e.count for e in overview.events if e.state == "dead")
     live = overview.products["active"] + overview.products["inactive"]
-    lags = [f"{seconds * 1000:.0f}" for seconds in overview.lag.quantiles]
+    lags = [f"{seconds * 1000:.0f}" for seconds in totals.lag.quantiles]
     told = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items(), key=lambda pair: -pair[1]))
     return (
         f"── {live:,} products (Zoho has {len(zoho.catalogue):,}) · {sum(zoho.deliveries.counts.values()):,} deliveries"
-        f" · {unfinished:,} unfinished, {dead:,} dead\n"
+        f" · {overview.unfinished:,} unfinished, {overview.dead:,} dead\n"
         f"   {told or 'nothing finished yet'}\n"
         f"   receipt to row p50/p95/p99 {'/'.join(lags) or '–'} ms · {overview.api_usage.day:,} calls to Zoho"
     )

@@ -32,7 +32,7 @@ from processors.store import replays, timetable
 from processors.store.database import Pool
 from processors.store.replays import EventFilter, Replay
 from processors.store.replays import Progress as ReplayProgress
-from processors.workflows import insights, item_events, replaying
+from processors.workflows import browsing, insights, item_events, replaying
 from processors.workflows.insights import EventDetail, EventQuery
 from processors.workflows.item_events import Workshop
 from processors.workflows.replaying import Rehearsal
@@ -44,7 +44,7 @@ MOST_SHOWN = 200
 def list_events(settings: Settings, query: EventQuery, *, most: int, as_json: bool) -> None:
     """List the newest events that match."""
     with opened(settings) as pool, pool.connection() as connection:
-        found = insights.find_events(connection, query, most=most)
+        found = browsing.find_events(connection, query, most=most)
     if as_json:
         for event in found:
             echo_json(event)

@@ -42,6 +42,7 @@ from processors.store.database import Pool
 from processors.store.products import NOT_DRIFT
 from processors.store.runs import Run, RunKind
 from processors.workflows import connection, insights, operations
+from processors.workflows.drift import IN_WORDS
 from processors.workflows.insights import ItemChange, Overview, RunReport
 from processors.workflows.operations import FetchedItem, StartedRun, Verification
 from processors.workflows.paging import PER_PAGE
@@ -50,18 +51,6 @@ from processors.zoho.client import ZohoClient
 
 MOST_REPAIRS = 200
 
-_CAUSES = {
-    "first_load": "loaded for the first time",
-    "during_run": "changed in Zoho during the run",
-    "delivery_late": "its delivery came after the run",
-    "altered_here": "altered here, by something other than the mirror",
-    "event_dead": "delivered, but its event is dead",
-    "event_unfinished": "delivered, not worked on yet",
-    "delivery_incomplete": "delivered without these fields",
-    "delivery_rejected": "deliveries were rejected at that time",
-    "stock_only": "stock moved, which Zoho does not report",
-    "no_delivery": "no delivery was seen",
-}
 _WEBHOOKS = {
     "delivering": "delivering",
     "quiet": "quiet: there was nothing to deliver",
@@ -369,10 +358,8 @@ def _print_status(out: Console, overview: Overview, settings: Settings) -> None:
     table.add_row(
         "products", f"{products['active']:,} active, {products['inactive']:,} inactive, {products['deleted']:,} deleted"
     )
-    by_state: dict[str, int] = {}
-    for count in overview.events:
-        by_state[count.state] = by_state.get(count.state, 0) + count.count
-    table.add_row("events", ", ".join(f"{n:,} {state}" for state, n in by_state.items()) or "none yet")
+    told = f"{overview.unfinished:,} unfinished, {overview.dead:,} dead"
+    table.add_row("events", told + (f", {overview.discarded:,} discarded" if overview.discarded else ""))
     table.add_row("last delivery", ago(seen.last_delivery_at, overview.now))
     for kind in ("full", "recent"):
         run = seen.last_complete.get(kind)
@@ -381,7 +368,7 @@ def _print_status(out: Console, overview: Overview, settings: Settings) -> None:
         if running:
             told += f"; run {running.id} is under way" + (f" and waits: {running.error}" if running.error else "")
         table.add_row(f"last {kind} run", told)
-    drift = ", ".join(f"{n:,} {_CAUSES[cause]}" for cause, n in seen.drift.items())
+    drift = ", ".join(f"{n:,} {IN_WORDS[cause]}" for cause, n in seen.drift.items())
     if "full" in seen.last_complete:
         table.add_row("drift found by it", drift or "none")
     table.add_row(
@@ -397,7 +384,9 @@ def _print_status(out: Console, overview: Overview, settings: Settings) -> None:
         f"{usage.minute:,} of {settings.zoho_requests_per_minute:,} in a minute"
         + (f"; none for {span(usage.closed_for)}: {usage.closed_because}" if usage.closed_because else ""),
     )
-    table.add_row("processes", ", ".join(f"{n} {role}" for role, n in sorted(overview.processes.items())) or "none")
+    table.add_row(
+        "processes", ", ".join(f"{alive.count} {role}" for role, alive in sorted(overview.processes.items())) or "none"
+    )
     out.print(table)
 
 
@@ -466,9 +455,9 @@ def _print_drift(out: Console, report: RunReport) -> None:
     for count in report.causes:
         if count.cause not in NOT_DRIFT:
             since = f", one of them wrong since {count.wrong_since:%Y-%m-%d %H:%M} UTC" if count.wrong_since else ""
-            out.print(f"  {count.count:>7,}  {_CAUSES[count.cause]}{since}", highlight=False)
+            out.print(f"  {count.count:>7,}  {IN_WORDS[count.cause]}{since}", highlight=False)
     for count in excused:
-        out.print(f"  {count.count:>7,}  {_CAUSES[count.cause]} (no drift)", style="dim", highlight=False)
+        out.print(f"  {count.count:>7,}  {IN_WORDS[count.cause]} (no drift)", style="dim", highlight=False)
     if not report.repairs:
         if report.drift:
             out.print(f"Each of them: runs show {report.run.id}")

@@ -36,3 +36,11 @@ class Queries:
     def names(self) -> list[str]:
         """Every statement of the file, for tests that prepare them all."""
         return list(self._statements)
+
+
+def containing(part: str | None) -> str | None:
+    """Return a pattern of LIKE for texts that hold this part, whatever signs are in it."""
+    if part is None:
+        return None
+    escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from processors.store.database import Connection, Row, only_row
 from processors.store.inbox import Event, Kind, event_from_row
-from processors.store.queries import Queries
+from processors.store.queries import Queries, containing
 
 ReplayState = Literal["running", "complete", "cancelled"]
 FinishedState = Literal["dead", "processed"]
@@ -28,6 +28,8 @@ class EventFilter:
     error: str | None = None
     """A part of the text, in whatever case."""
     error_class: str | None = None
+    cause: str | None = None
+    """The root of the error's cause, as `insights.dead_by_cause` groups it."""
     item_id: str | None = None
     kind: Kind | None = None
     outcome: str | None = None
@@ -102,7 +104,9 @@ def match(connection: Connection, chosen: EventFilter) -> list[int]:
     """Return the ids of all events that are meant, the oldest first."""
     parameters: Row = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
     parameters["event_ids"] = None if chosen.event_ids is None else list(chosen.event_ids)
-    return [row["id"] for row in connection.execute(_queries.match, parameters)]
+    parameters["error"] = containing(chosen.error)
+    # Planned for this very filter: a plan for any would read the whole table.
+    return [row["id"] for row in connection.execute(_queries.match, parameters, prepare=False)]
 
 
 def open_replay(

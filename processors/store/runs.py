@@ -169,12 +169,12 @@ def find(connection: Connection, run_id: int) -> Run | None:
 
 def latest(connection: Connection, *, most: int) -> list[Run]:
     """Return the newest runs, the newest first."""
-    return [_run_of(row) for row in connection.execute(_queries.latest_runs, {"most": most})]
+    return [run_from_row(row) for row in connection.execute(_queries.latest_runs, {"most": most})]
 
 
 def newest(connection: Connection) -> list[Run]:
     """Return the newest run of each kind."""
-    return [_run_of(row) for row in connection.execute(_queries.newest)]
+    return [run_from_row(row) for row in connection.execute(_queries.newest)]
 
 
 def newest_held(connection: Connection) -> Run | None:
@@ -194,7 +194,7 @@ def hurry(connection: Connection, run_id: int) -> Run | None:
 
 def last_complete(connection: Connection) -> dict[RunKind, Run]:
     """Return the last complete run of each kind."""
-    runs = [_run_of(row) for row in connection.execute(_queries.last_complete)]
+    runs = [run_from_row(row) for row in connection.execute(_queries.last_complete)]
     return {run.kind: run for run in runs}
 
 
@@ -308,7 +308,7 @@ def end_listing(connection: Connection, run: Run) -> Run:
         if ended is None:
             raise _lost(run)
         parameters = {key: ended[key] for key in ("seen", "suspects", "suspected_of", "listed_until", "listed_to_id")}
-        return _run_of(only_row(connection.execute(_queries.note_listing, {"run_id": run.id, **parameters})))
+        return run_from_row(only_row(connection.execute(_queries.note_listing, {"run_id": run.id, **parameters})))
 
 
 def next_checks(connection: Connection, run: Run, *, is_suspect: bool, most: int) -> list[Check]:
@@ -360,7 +360,7 @@ def finish(
     ).fetchone()
     if row is None:
         raise _lost(run)
-    return _run_of(row)
+    return run_from_row(row)
 
 
 def confirm_deletes(connection: Connection, run_id: int, operator: str) -> Run | None:
@@ -407,9 +407,10 @@ def _lost(run: Run) -> LeaseLost:
 _FIELDS = tuple(field.name for field in fields(Run))
 
 
-def _run_of(row: Row) -> Run:
+def run_from_row(row: Row) -> Run:
+    """Return the run that a row holds."""
     return Run(**{name: row[name] for name in _FIELDS})
 
 
 def _run(row: Row | None) -> Run | None:
-    return None if row is None else _run_of(row)
+    return None if row is None else run_from_row(row)

@@ -77,7 +77,16 @@ def forget_silent_processes(connection: Connection) -> None:
     connection.execute(_queries.forget_silent_processes)
 
 
-def alive(connection: Connection) -> dict[str, int]:
-    """Return how many processes of each role are alive."""
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The processes of one role."""
+
+    count: int
+    beat_at: datetime
+    """The last sign of life of the one that gave it first."""
+
+
+def alive(connection: Connection) -> dict[str, Alive]:
+    """Return the processes that are alive, by role."""
     rows = connection.execute(_queries.alive, {"within": SILENT_AFTER})
-    return {row["role"]: row["count"] for row in rows}
+    return {row.pop("role"): Alive(**row) for row in rows}

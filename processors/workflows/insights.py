@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from processors.store import api_calls, drift, runs, timetable
@@ -12,6 +13,7 @@ from processors.store.drift import DriftCount, Repair
 from processors.store.products import NOT_DRIFT, Cause, Changes, Source
 from processors.store.queries import Queries
 from processors.store.runs import Run, RunKind
+from processors.store.timetable import Alive
 
 LAG_WINDOW = timedelta(minutes=15)
 LAG_QUANTILES = (0.5, 0.95, 0.99)
@@ -51,6 +53,8 @@ class ConnectionStatus:
     """The state of the connection to Zoho; no secrets."""
 
     has_refresh_token: bool
+    has_organization: bool
+    """A connection by a setting is taken to have one in the settings, too."""
     access_token_expires_at: datetime | None
     refreshed_at: datetime | None
     last_error: str | None
@@ -91,38 +95,74 @@ class Overview:
 
     products: dict[str, int]
     events: list[EventCount]
+    """Those that are not finished, and the dead: what is processed is only in `Totals`."""
     discarded: int
     """Dead events that an operator took for settled; they are counted in `events` all the same."""
     oldest_unfinished_age: timedelta | None
-    lag: Lag
     api_usage: Usage
-    rejections: list[RejectionCount]
     connection: ConnectionStatus
-    processes: dict[str, int]
+    processes: dict[str, Alive]
+    """By role."""
     freshness: list[LaneFreshness]
     reconciliation: Reconciliation
     now: datetime
 
+    @property
+    def dead(self) -> int:
+        """How many events wait for a person."""
+        return sum(count.count for count in self.events if count.state == "dead") - self.discarded
+
+    @property
+    def unfinished(self) -> int:
+        """How many events wait for a worker, or are with one."""
+        return sum(count.count for count in self.events if count.state != "dead")
+
 
 def overview(connection: Connection) -> Overview:
-    """Read everything in one consistent snapshot of the database."""
+    """Read what an operator looks at, in one consistent snapshot of the database; quick however much there is."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        lag = only_row(connection.execute(_queries.lag, {"window": LAG_WINDOW}))
         return Overview(
             products=only_row(connection.execute(_queries.products)),
-            events=[EventCount(**row) for row in connection.execute(_queries.events)],
+            events=[EventCount(**row) for row in connection.execute(_queries.open_events)],
             discarded=only_row(connection.execute(_queries.discarded))["count"],
             oldest_unfinished_age=only_row(connection.execute(_queries.oldest_unfinished))["age"],
-            lag=Lag(count=lag["count"], quantiles=tuple(lag["quantiles"] or ())),
             api_usage=api_calls.usage(connection),
-            rejections=[RejectionCount(**row) for row in connection.execute(_queries.rejections)],
             connection=ConnectionStatus(**only_row(connection.execute(_queries.connection))),
             processes=timetable.alive(connection),
             freshness=[LaneFreshness(**row) for row in connection.execute(_queries.freshness)],
             reconciliation=_reconciliation(connection),
             now=only_row(connection.execute(_queries.now))["now"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What takes longer the more there is: counts over all that is kept, for monitors."""
+
+    events: list[EventCount]
+    lag: Lag
+    rejections: list[RejectionCount]
+
+
+def totals(connection: Connection) -> Totals:
+    """Count everything."""
+    return Totals(
+        events=[EventCount(**row) for row in connection.execute(_queries.all_events)],
+        lag=lag(connection),
+        rejections=[RejectionCount(**row) for row in connection.execute(_queries.rejections)],
+    )
+
+
+def lag(connection: Connection) -> Lag:
+    """Return how long what was finished lately had taken."""
+    row = only_row(connection.execute(_queries.lag, {"window": LAG_WINDOW}))
+    return Lag(count=row["count"], quantiles=tuple(row["quantiles"] or ()))
+
+
+def rejections_lately(connection: Connection) -> list[RejectionCount]:
+    """Return what was refused at the door in the last 24 hours, the most frequent first."""
+    return [RejectionCount(**row) for row in connection.execute(_queries.rejections_lately)]
 
 
 def _reconciliation(connection: Connection) -> Reconciliation:
@@ -154,6 +194,9 @@ class Problem:
 
     what: str
     do: str
+    """In a shell."""
+    page: str
+    """Of the console: where to see it, and what can be done about it."""
 
 
 # Twice a day's distance: one missed night is an hour's matter, two are a fault.
@@ -164,53 +207,67 @@ _EVENTS_OVERDUE = timedelta(minutes=10)
 
 def problems(overview: Overview) -> list[Problem]:
     """Return what needs a person, the gravest first; nothing, where the system helps itself."""
-    found: list[Problem] = []
-    connection, seen = overview.connection, overview.reconciliation
+    return [
+        *_of_connection(overview.connection),
+        *_of_processes(overview.processes),
+        *_of_deliveries(overview),
+        *_of_runs(overview.reconciliation, overview.now),
+    ]
+
+
+def _of_connection(connection: ConnectionStatus) -> Iterator[Problem]:
     if not connection.has_refresh_token:
-        found.append(
-            Problem("Zoho is not connected", "set ZOHO_REFRESH_TOKEN (docs/quick-start.md) and start a worker")
-        )
+        how = "connect it in the console, or set ZOHO_REFRESH_TOKEN and start a worker (docs/quick-start.md)"
+        yield Problem("Zoho is not connected", how, "zoho")
     elif connection.last_error:
-        found.append(
-            Problem(f"Zoho refuses the connection: {connection.last_error}", "docs/operations.md, Zoho refuses")
+        yield Problem(
+            f"Zoho refuses the connection: {connection.last_error}", "docs/operations.md, Zoho refuses", "zoho"
         )
-    if not overview.processes.get("worker"):
-        found.append(Problem("no worker is alive", "start one: python -m processors worker"))
-    if seen.held:
-        run = seen.held
-        found.append(Problem(f"run {run.id} is held: {run.error}", f"runs show {run.id}"))
-    if seen.webhooks_are_dead:
-        found.append(
-            Problem(
-                "webhooks are dead: changes were missed, and nothing was delivered",
-                "in Zoho, look at the workflow rules, the webhook's address and secret, and the daily limit",
-            )
-        )
-    dead = sum(count.count for count in overview.events if count.state == "dead") - overview.discarded
-    if dead:
-        found.append(Problem(f"{dead:,} dead events", "events causes; then replay --state dead, or discard"))
+    elif not connection.has_organization:
+        yield Problem("no organisation is chosen", "choose one in the console, or set ZOHO_ORGANIZATION_ID", "zoho")
+
+
+def _of_processes(processes: Mapping[str, Alive]) -> Iterator[Problem]:
+    if "worker" not in processes:
+        yield Problem("no worker is alive", "start one: python -m processors worker", "")
+    if "clock" not in processes:
+        yield Problem("no clock is alive: no run starts by itself", "start one: python -m processors clock", "")
+
+
+def _of_deliveries(overview: Overview) -> Iterator[Problem]:
+    if overview.reconciliation.webhooks_are_dead:
+        what = "webhooks are dead: changes were missed, and nothing was delivered"
+        how = "in Zoho, look at the workflow rules, the webhook's address and secret, and the daily limit"
+        yield Problem(what, how, "webhooks")
+    if overview.dead:
+        what = "1 dead event" if overview.dead == 1 else f"{overview.dead:,} dead events"
+        yield Problem(what, "events causes; then replay --state dead, or discard", "events/list?state=dead")
     if overview.oldest_unfinished_age and overview.oldest_unfinished_age > _EVENTS_OVERDUE:
-        waiting = sum(e.count for e in overview.events if e.state in ("recorded", "queued", "processing"))
-        found.append(
-            Problem(f"{waiting:,} events wait, the oldest for more than 10 minutes", "see error of the events")
-        )
-    found += [
-        Problem(f"run {run.id} ({run.kind}) waits: {run.error}", "docs/operations.md, Parts that are away")
-        for run in seen.newest
-        if run.state == "running" and run.error_class in ("NotAuthorised", "NotConnected")
-    ]
+        what = f"{overview.unfinished:,} events wait, the oldest for more than 10 minutes"
+        yield Problem(what, "see error of the events", "events/list?state=recorded")
+
+
+def _of_runs(seen: Reconciliation, now: datetime) -> Iterator[Problem]:
+    if seen.held:
+        yield Problem(f"run {seen.held.id} is held: {seen.held.error}", f"runs show {seen.held.id}", _page(seen.held))
+    for run in seen.newest:
+        if run.state == "running" and run.error_class in ("NotAuthorised", "NotConnected"):
+            what = f"run {run.id} ({run.kind}) waits: {run.error}"
+            yield Problem(what, "docs/operations.md, Parts that are away", _page(run))
+        if run.state in ("partial", "failed") and run.error_class:
+            yield Problem(
+                f"run {run.id} ({run.kind}) ended {run.state}: {run.error}", f"runs show {run.id}", _page(run)
+            )
     full = seen.last_complete.get("full")
-    if full is None and any(overview.now - run.started_at > _FIRST_FULL_RUN_OVERDUE for run in seen.newest):
-        found.append(Problem("no full run was ever complete", "runs"))
-    if full and full.finished_at and overview.now - full.finished_at > _FULL_RUN_OVERDUE:
-        since = f"{full.finished_at:%Y-%m-%d %H:%M}"
-        found.append(Problem(f"no full run was complete since {since} UTC", "is a clock alive? what do the runs say?"))
-    found += [
-        Problem(f"run {run.id} ({run.kind}) ended {run.state}: {run.error}", f"runs show {run.id}")
-        for run in seen.newest
-        if run.state in ("partial", "failed") and run.error_class
-    ]
-    return found
+    if full is None and any(now - run.started_at > _FIRST_FULL_RUN_OVERDUE for run in seen.newest):
+        yield Problem("no full run was ever complete", "runs", "runs/list")
+    if full and full.finished_at and now - full.finished_at > _FULL_RUN_OVERDUE:
+        what = f"no full run was complete since {full.finished_at:%Y-%m-%d %H:%M} UTC"
+        yield Problem(what, "is a clock alive? what do the runs say?", "runs/list?kind=full")
+
+
+def _page(run: Run) -> str:
+    return f"runs/detail?pk={run.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +333,7 @@ class EventSummary:
 
 @dataclass(frozen=True, slots=True)
 class EventQuery:
-    """Which events are wanted; what is None does not matter. Dead ones are those that nobody discarded."""
+    """Which events are wanted; what is None does not matter."""
 
     state: str | None = None
     outcome: str | None = None
@@ -284,15 +341,14 @@ class EventQuery:
     item_id: str | None = None
     run_id: int | None = None
     error: str | None = None
+    """A part of the text, in whatever case."""
     error_class: str | None = None
+    cause: str | None = None
+    """The root of the error's cause, as `dead_by_cause` groups it."""
     since: datetime | None = None
     until: datetime | None = None
-
-
-def find_events(connection: Connection, query: EventQuery, *, most: int) -> list[EventSummary]:
-    """Return the newest events that match, the newest first."""
-    rows = connection.execute(_queries.find_events, {**asdict(query), "most": most})
-    return [EventSummary(**row) for row in rows]
+    is_discarded: bool = False
+    """With the state `dead`: those that somebody discarded, instead of those that nobody did."""
 
 
 @dataclass(frozen=True, slots=True)

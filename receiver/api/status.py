@@ -133,7 +133,7 @@ def show(mirror: Mirror) -> Status:
             closed_because=seen.api_usage.closed_because,
         ),
         connection=Connection.model_validate(seen.connection),
-        processes=seen.processes,
+        processes={role: alive.count for role, alive in seen.processes.items()},
         at=seen.now,
     )
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette_admin import BaseAdmin
 from starlette_admin.i18n import TimezoneConfig
@@ -30,6 +30,7 @@ from receiver.console.runs import RunActions, Runs
 from receiver.console.sessions import Sessions
 from receiver.console.zoho import Webhooks, ZohoConnection
 from receiver.proxies import BehindProxies
+from receiver.zoho import LazyZoho
 
 _HERE: Final = Path(__file__).parent
 _OFF: Final = (
@@ -54,35 +55,22 @@ class _Admin(BaseAdmin):
         return response
 
 
-class Mounted:
-    """The console as part of the web process: routes, and what has to be closed."""
-
-    def __init__(self, settings: Settings, pool: Pool, publisher: Publisher) -> None:
-        """Build it; without `SESSION_SECRET` there is only a word on how to turn it on."""
-        self._console = Console(settings, pool, publisher)
-        if settings.session_secret is None:
-            off = PlainTextResponse(_OFF, 503)
-            self.routes: list[Mount | Route] = [
-                Mount("/console", app=off),
-                Route("/oauth/zoho/start", off),
-                Route("/oauth/zoho/callback", off),
-            ]
-            return
-        secret = settings.session_secret.get_secret_value()
-        app = Starlette()
-        _admin(self._console, secret).mount_to(app)
-        (mount,) = app.routes
-        assert isinstance(mount, Mount), "the frame mounts itself"
-        mount.app = _Headers(BehindProxies(mount.app, trusted_proxies=settings.trusted_proxies))
-        self.routes = [
-            mount,
-            Route("/oauth/zoho/start", _to("/console/zoho/connect"), methods=["GET"]),
-            Route("/oauth/zoho/callback", _to("/console/zoho/callback"), methods=["GET"]),
-        ]
-
-    def close(self) -> None:
-        """Close what was opened."""
-        self._console.close()
+def routes(settings: Settings, pool: Pool, publisher: Publisher, zoho: LazyZoho) -> list[BaseRoute]:
+    """Return the console's routes; without `SESSION_SECRET` they say how to turn it on."""
+    if settings.session_secret is None:
+        off = PlainTextResponse(_OFF, 503)
+        return [Mount("/console", app=off), Route("/oauth/zoho/start", off), Route("/oauth/zoho/callback", off)]
+    app = Starlette()
+    _admin(Console(settings, pool, publisher, zoho), settings.session_secret.get_secret_value()).mount_to(app)
+    (mount,) = app.routes
+    assert isinstance(mount, Mount), "the frame mounts itself"
+    mount.app = _Headers(BehindProxies(mount.app, trusted_proxies=settings.trusted_proxies))
+    return [
+        Route("/console", _to("/console/")),
+        mount,
+        Route("/oauth/zoho/start", _to("/console/zoho/connect")),
+        Route("/oauth/zoho/callback", _to("/console/zoho/callback")),
+    ]
 
 
 def _admin(console: Console, secret: str) -> BaseAdmin:

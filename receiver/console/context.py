@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -21,8 +20,8 @@ from processors.messaging.messages import Publisher
 from processors.settings import Settings
 from processors.store.audit import Requester
 from processors.store.database import AWAY, Connection, Pool
-from processors.zoho.client import ZohoClient
 from receiver.console.sessions import Visitor
+from receiver.zoho import LazyZoho
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,15 +29,14 @@ T = TypeVar("T")
 _POOL_SECONDS = 2.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Console:
     """What pages share. Everything that waits runs in a thread: this process's loop belongs to the webhooks."""
 
     settings: Settings
     pool: Pool
     publisher: Publisher
-    _zoho: ZohoClient | None = None
-    _opening: threading.Lock = field(default_factory=threading.Lock)
+    zoho: LazyZoho
 
     async def read(self, look: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what a read finds.
@@ -64,18 +62,6 @@ class Console:
         except AWAY:
             text = "Postgres does not answer. Deliveries are answered 503 until it is back; Zoho may send them again."
             raise HTTPException(503, text) from None
-
-    def zoho(self) -> ZohoClient:
-        """Return the client, opened at its first use."""
-        with self._opening:
-            if self._zoho is None:
-                self._zoho = ZohoClient(self.pool, self.settings)
-            return self._zoho
-
-    def close(self) -> None:
-        """Close what was opened."""
-        if self._zoho is not None:
-            self._zoho.__exit__()
 
 
 def visitor(request: Request) -> Visitor:

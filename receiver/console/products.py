@@ -163,7 +163,7 @@ class ProductActions(Page):
         """Ask Zoho for an item now, and write what it says."""
         item_id = request.path_params["item_id"]
         (fetched,) = await self.console.run(
-            operations.fetch_items, self.console.pool, self.console.zoho(), [item_id], requester(request)
+            operations.fetch_items, self.console.pool, self.console.zoho.client(), [item_id], requester(request)
         )
         if fetched.error:
             flash(request, f"Item {item_id} could not be fetched: {fetched.error}", "error")

@@ -6,7 +6,16 @@ SELECT count(*) FILTER (WHERE deleted_at IS NULL AND is_active) AS active,
        count(*) FILTER (WHERE deleted_at IS NOT NULL) AS deleted
   FROM products;
 
--- name: events
+-- name: open_events
+-- What is not finished, and what died: few, where all is well.
+SELECT state, NULL::text AS outcome, count(*) AS count
+  FROM events
+ WHERE state IN ('recorded', 'queued', 'processing', 'dead')
+ GROUP BY state
+ ORDER BY state;
+
+-- name: all_events
+-- Every event there is, which takes its time.
 SELECT state, outcome, count(*) AS count
   FROM events
  GROUP BY state, outcome
@@ -19,30 +28,9 @@ SELECT count(*) AS count FROM events WHERE state = 'dead' AND discarded_at IS NO
 -- Dead events by the root of their cause: the same error but for numbers and what is quoted in it.
 SELECT error_class, cause, count(*) AS count, min(received_at) AS first_received_at,
        max(received_at) AS last_received_at, max(id) AS example_id, max(error_at) AS error_at
-  FROM (SELECT *, left(regexp_replace(regexp_replace(error, $$'[^']*'|"[^"]*"$$, '…', 'g'), '\d+', '…', 'g'), 200)
-                  AS cause
-          FROM events
-         WHERE state = 'dead' AND discarded_at IS NULL) AS dead
+  FROM (SELECT *, root_cause(error) AS cause FROM events WHERE state = 'dead' AND discarded_at IS NULL) AS dead
  GROUP BY error_class, cause
  ORDER BY count DESC, example_id DESC;
-
--- name: find_events
--- The newest events that a filter chooses; a null chooses everything.
-SELECT id, received_at, kind, item_id, state, outcome, attempts, error_class, error, processed_at, run_id, replay_id,
-       discarded_at
-  FROM events
- WHERE (%(state)s::text IS NULL OR state = %(state)s)
-   AND (%(state)s::text IS DISTINCT FROM 'dead' OR discarded_at IS NULL)
-   AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
-   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
-   AND (%(item_id)s::text IS NULL OR item_id = %(item_id)s)
-   AND (%(run_id)s::bigint IS NULL OR run_id = %(run_id)s)
-   AND (%(error)s::text IS NULL OR error ILIKE '%%' || %(error)s || '%%')
-   AND (%(error_class)s::text IS NULL OR error_class = %(error_class)s)
-   AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s)
-   AND (%(until)s::timestamptz IS NULL OR received_at < %(until)s)
- ORDER BY id DESC
- LIMIT %(most)s;
 
 -- name: find_event
 SELECT id, received_at, kind, item_id, state, outcome, attempts, failures, error_class, error, error_at, warnings, body,
@@ -77,8 +65,18 @@ SELECT route, reason, sum(count)::bigint AS count
  GROUP BY route, reason
  ORDER BY route, reason;
 
+-- name: rejections_lately
+-- Of the last 24 hours, or a little more: they are counted by the hour.
+SELECT route, reason, sum(count)::bigint AS count
+  FROM rejections
+ WHERE hour > now() - interval '25 hours'
+ GROUP BY route, reason
+ ORDER BY count DESC, route, reason;
+
 -- name: connection
-SELECT refresh_token IS NOT NULL AS has_refresh_token, access_token_expires_at, refreshed_at, last_error
+SELECT refresh_token IS NOT NULL AS has_refresh_token,
+       organization_id IS NOT NULL OR connected_at IS NULL AS has_organization, access_token_expires_at, refreshed_at,
+       last_error
   FROM zoho_connection;
 
 -- name: freshness

@@ -8,14 +8,8 @@ SELECT id
    AND state IN ('dead', 'processed')
    AND (%(state)s::text IS NULL OR state = %(state)s)
    AND (state <> 'dead' OR discarded_at IS NULL OR %(event_ids)b::bigint[] IS NOT NULL)
-   AND (%(error)s::text IS NULL OR error ILIKE '%%' || %(error)s || '%%')
-   AND (%(error_class)s::text IS NULL OR error_class = %(error_class)s)
-   AND (%(item_id)s::text IS NULL OR item_id = %(item_id)s)
-   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
-   AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
-   AND (%(run_id)s::bigint IS NULL OR run_id = %(run_id)s)
-   AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s)
-   AND (%(until)s::timestamptz IS NULL OR received_at < %(until)s)
+   AND event_is_meant(events, NULL, false, %(outcome)s, %(kind)s, %(item_id)s, %(run_id)s, %(error)s, %(error_class)s,
+                      %(cause)s, %(since)s, %(until)s)
  ORDER BY id;
 
 -- name: open_replay

@@ -33,7 +33,7 @@ DELETE FROM processes WHERE name = %(name)s;
 DELETE FROM processes WHERE beat_at < now() - interval '1 day';
 
 -- name: alive
-SELECT role, count(*) AS count
+SELECT role, count(*) AS count, min(beat_at) AS beat_at
   FROM processes
  WHERE beat_at > now() - %(within)s::interval
  GROUP BY role;
