@@ -22,6 +22,7 @@ from processors.settings import Settings
 from processors.store import database, timetable
 from processors.store.database import AsyncPool, Pool
 from processors.store.timetable import BEAT_EVERY
+from receiver.api import app as api
 from receiver.console import app as console
 from receiver.health import Health
 from receiver.intake import Intake
@@ -104,6 +105,7 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
             *Webhooks(settings, resources.intake, resources.rejections).routes(),
             *Health(settings, monitor_pool, publisher).routes(),
             *console.routes(settings, visitor_pool, publisher, zoho),
+            *api.routes(settings, visitor_pool, publisher, zoho),
         ],
         lifespan=lifespan,
     )

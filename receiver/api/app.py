@@ -35,7 +35,7 @@ _ROUTES: Final[list[tuple[str, str, Callable[..., Any], int, tuple[int, ...]]]] 
     ("/products", "GET", products.find, 200, ()),
     ("/products/{item_id}", "GET", products.show, 200, (404,)),
     ("/products/{item_id}/changes", "GET", products.changes, 200, (404,)),
-    ("/products/{item_id}/fetch", "POST", products.fetch, 200, (502,)),
+    ("/products/{item_id}/fetch", "POST", products.fetch, 200, (409, 502)),
     ("/changes", "GET", products.follow, 200, ()),
     ("/events", "GET", events.find, 200, ()),
     ("/events/{event_id}", "GET", events.show, 200, (404,)),

@@ -60,6 +60,7 @@ class EventsAsked(Asked):
     cause: Text | None = Field(None, description="The root cause: the error's text without numbers and quoted parts.")
     since: Moment | None = Field(None, description="Received at this time or later.")
     until: Moment | None = Field(None, description="Received before.")
+    is_discarded: bool = Field(default=False, description="With the state `dead`: those that somebody discarded.")
     limit: Limit = DEFAULT_LIMIT
     cursor: IdCursor | None = None
 

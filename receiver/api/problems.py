@@ -17,7 +17,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from processors import logs
-from processors.errors import MirrorError, MustWait, PermanentError, ReplayRefused, RunRefused, TransientError
+from processors.errors import (
+    ConnectionRefused,
+    MirrorError,
+    MustWait,
+    PermanentError,
+    ReplayRefused,
+    RunRefused,
+    TransientError,
+)
 from processors.store.database import AWAY
 
 MEDIA_TYPE = "application/problem+json"
@@ -104,6 +112,8 @@ async def of_mirror(_request: Request, error: Exception) -> Response:
             return answer(HTTPStatus.CONFLICT, _sentence(error), kind="run-refused")
         case ReplayRefused():
             return answer(HTTPStatus.CONFLICT, _sentence(error), kind="replay-refused")
+        case ConnectionRefused():
+            return answer(HTTPStatus.CONFLICT, _sentence(error), kind="connection-refused")
         case MustWait(retry_after=wait):
             return try_again(_sentence(error), kind="zoho-must-wait", wait=wait)
         case TransientError():

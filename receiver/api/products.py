@@ -149,6 +149,7 @@ def changes(mirror: Mirror, item_id: PathItemId, asked: Annotated[ChangesAsked, 
 
 def fetch(mirror: Mirror, by: By, item_id: PathItemId) -> Fetched:
     """Ask Zoho for an item now, and write what it says."""
+    mirror.require_organisation()
     fetched = operations.fetch_item(mirror.pool, mirror.zoho.client(), item_id, by)
     return Fetched.model_validate(fetched)
 

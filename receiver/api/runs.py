@@ -132,6 +132,7 @@ class RunDetail(Run):
 
 def start(mirror: Mirror, by: By, base: Base, asked: RunAsked, response: Response) -> StartedRun:
     """Start a run, or take up the one of its kind that is under way."""
+    mirror.require_organisation()
     budget = mirror.settings.zoho_requests_per_day
     started = operations.start_run(mirror.pool, mirror.publisher, asked.kind, by, budget=budget)
     response.headers["Location"] = f"{base}/reconciliation-runs/{started.run.id}"

@@ -13,6 +13,7 @@ from processors.messaging.messages import Publisher
 from processors.settings import Settings
 from processors.store.audit import Requester
 from processors.store.database import Connection, Pool
+from processors.workflows import connection
 from receiver.api import door
 from receiver.zoho import LazyZoho
 
@@ -29,8 +30,17 @@ class Shared:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection for a read, or fail soon."""
-        with self.pool.connection(timeout=door.CONNECTION_WAIT.total_seconds()) as connection:
-            yield connection
+        with self.pool.connection(timeout=door.CONNECTION_WAIT.total_seconds()) as reading:
+            yield reading
+
+    def require_organisation(self) -> None:
+        """See that Zoho can be asked for something.
+
+        Raises:
+            ConnectionRefused: no organisation is known.
+        """
+        with self.reading() as reading:
+            connection.require_organisation(reading, self.settings)
 
 
 # Coroutines, although they wait for nothing: anything else would be sent to a thread.

@@ -68,6 +68,7 @@ class Connection(Answer):
     """The connection to Zoho."""
 
     has_refresh_token: bool
+    has_organization: bool
     access_token_expires_at: At | None
     refreshed_at: At | None
     last_error: str | None
@@ -85,6 +86,13 @@ class Reconciliation(Answer):
     webhooks_are_dead: bool
 
 
+class Processes(Answer):
+    """Those of one role that are alive."""
+
+    count: int
+    beat_at: At = Field(description="The last sign of life of the one that gave it first.")
+
+
 class Status(Answer):
     """The whole system, as Postgres knows it."""
 
@@ -97,7 +105,7 @@ class Status(Answer):
     reconciliation: Reconciliation
     quota: Quota
     connection: Connection
-    processes: dict[str, int] = Field(description="How many of each role are alive.")
+    processes: dict[str, Processes] = Field(description="Those that are alive, by role.")
     at: At
 
 
@@ -112,7 +120,7 @@ def show(mirror: Mirror) -> Status:
         is_healthy=not problems,
         problems=[Problem.model_validate(each) for each in problems],
         products=Products(**seen.products),
-        events=_events(seen),
+        events=Events.model_validate(seen),
         freshness=[Freshness.model_validate(each) for each in seen.freshness],
         last_delivery_at=told.last_delivery_at,
         reconciliation=Reconciliation(
@@ -133,16 +141,6 @@ def show(mirror: Mirror) -> Status:
             closed_because=seen.api_usage.closed_because,
         ),
         connection=Connection.model_validate(seen.connection),
-        processes={role: alive.count for role, alive in seen.processes.items()},
+        processes={role: Processes.model_validate(alive) for role, alive in seen.processes.items()},
         at=seen.now,
-    )
-
-
-def _events(seen: insights.Overview) -> Events:
-    dead = sum(each.count for each in seen.events if each.state == "dead")
-    return Events(
-        unfinished=sum(each.count for each in seen.events if each.state in ("recorded", "queued", "processing")),
-        oldest_unfinished_age=seen.oldest_unfinished_age,
-        dead=dead - seen.discarded,
-        discarded=seen.discarded,
     )
