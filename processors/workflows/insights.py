@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -209,7 +209,7 @@ def problems(overview: Overview) -> list[Problem]:
     """Return what needs a person, the gravest first; nothing, where the system helps itself."""
     return [
         *_of_connection(overview.connection),
-        *_of_processes(overview.processes),
+        *_of_processes(overview),
         *_of_deliveries(overview),
         *_of_runs(overview.reconciliation, overview.now),
     ]
@@ -227,10 +227,15 @@ def _of_connection(connection: ConnectionStatus) -> Iterator[Problem]:
         yield Problem("no organisation is chosen", "choose one in the console, or set ZOHO_ORGANIZATION_ID", "zoho")
 
 
-def _of_processes(processes: Mapping[str, Alive]) -> Iterator[Problem]:
-    if "worker" not in processes:
+def _of_processes(overview: Overview) -> Iterator[Problem]:
+    if "worker" not in overview.processes:
         yield Problem("no worker is alive", "start one: python -m processors worker", "")
-    if "clock" not in processes:
+    # A scheduler that starts runs by the command line stands in for a clock.
+    is_scheduled = any(
+        run.trigger == "cli" and overview.now - run.started_at < _FULL_RUN_OVERDUE
+        for run in overview.reconciliation.newest
+    )
+    if "clock" not in overview.processes and not is_scheduled:
         yield Problem("no clock is alive: no run starts by itself", "start one: python -m processors clock", "")
 
 

@@ -143,7 +143,7 @@ class Events(List[EventsFilter]):
 
     async def _look_first(self, request: Request, selection: ActionSelection, what: str) -> Response:
         if selection.is_select_all:
-            return back_to(request, f"events/{what}?{urlencode(self.asked(request).model_dump(exclude_none=True))}")
+            return back_to(request, f"events/{what}?{urlencode(self.asked(request).given())}")
         return back_to(request, f"events/{what}?{urlencode({'event': await selection.pks()}, doseq=True)}")
 
 

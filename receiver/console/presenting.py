@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -33,6 +34,7 @@ COLOURS: Final[Mapping[str, str]] = {
     "cancelled": "secondary",
 }
 
+_JUST_NOW: Final = timedelta(seconds=2)
 _STEPS: Final = ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"))
 
 
@@ -42,7 +44,10 @@ def ago(at: datetime | str | None, now: datetime | None = None) -> Markup:
         return Markup('<span class="text-secondary">never</span>')
     at = datetime.fromisoformat(at) if isinstance(at, str) else at
     length = (now or datetime.now(UTC)) - at
-    told = f"in {span(-length)}" if length < timedelta(seconds=-1) else f"{span(max(length, timedelta()))} ago"
+    if abs(length) < _JUST_NOW:
+        told = "just now"
+    else:
+        told = f"in {span(-length)}" if length < timedelta() else f"{span(length)} ago"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(), exact(at), told)
 
 
@@ -89,6 +94,11 @@ def changed(changes: Changes | Mapping[str, Any]) -> Markup:
 def _short(value: object) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= 200 else f"{text[:199]}…"  # noqa: PLR2004 - a page is no dump
+
+
+def decimal(value: Decimal | None) -> str:
+    """Say a price or a stock in the digits it has."""
+    return "–" if value is None else f"{value:f}"
 
 
 def number(value: float | None) -> str:
@@ -143,6 +153,7 @@ FILTERS: Final = {
     "badge": badge,
     "changed": changed,
     "counted": counted,
+    "decimal": decimal,
     "exact": exact,
     "number": number,
     "pretty": pretty,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 
-from processors.workflows.browsing import Category, ProductDetail, ProductQuery, ProductRow, ProductSort, TimelineEntry
+from processors.workflows.browsing import ProductDetail, ProductQuery, ProductRow, ProductSort, TimelineEntry
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette_admin.flash import flash
@@ -107,8 +107,9 @@ class Products(List[ProductFilter]):
     async def find(
         self, request: Request, asked: ProductFilter, sorts: Sequence[tuple[str, str]], *, skip: int, most: int
     ) -> Sequence[ProductRow]:
-        """Return a page of products."""
-        del request
+        """Return a page of products, and what the filter offers besides."""
+        found = await self.console.read(browsing.categories)
+        request.state.shown = {"category_choices": [(each.id, each.name or each.id) for each in found]}
         name, direction = sorts[0] if sorts else ("item", "desc")
         return await self.console.read(
             browsing.find_products,
@@ -123,10 +124,6 @@ class Products(List[ProductFilter]):
         """Count products."""
         del request
         return await self.console.read(browsing.count_products, asked.query(), at_most=at_most)
-
-    async def categories(self) -> list[Category]:
-        """Return what the filter offers."""
-        return await self.console.read(browsing.categories)
 
     async def find_by_pk(self, request: Request, pk: Any) -> ProductPage | None:  # noqa: ANN401
         """Return the page of one item: it may have a past here without having a row."""

@@ -66,8 +66,9 @@ class Runs(List[RunsFilter]):
     async def find(
         self, request: Request, asked: RunsFilter, sorts: Sequence[tuple[str, str]], *, skip: int, most: int
     ) -> Sequence[Run]:
-        """Return a page of runs, the newest first."""
-        del request, sorts
+        """Return a page of runs, the newest first, and what new ones would cost."""
+        del sorts
+        request.state.shown = {"estimates": await self.console.read(self._estimates)}
         return await self.console.read(browsing.find_runs, kind=asked.kind, state=asked.state, skip=skip, most=most)
 
     async def count_up_to(self, request: Request, asked: RunsFilter, *, at_most: int) -> int:
@@ -83,10 +84,6 @@ class Runs(List[RunsFilter]):
             return None
         report = await self.console.read(insights.run_report, run_id, most=_MOST_REPAIRS)
         return None if report is None else RunPage(run_id, report.run, report)
-
-    async def estimates(self) -> dict[RunKind, Estimate]:
-        """Return what each kind of run would cost."""
-        return await self.console.read(self._estimates)
 
     def _estimates(self, connection: Connection) -> dict[RunKind, Estimate]:
         budget = self.console.settings.zoho_requests_per_day

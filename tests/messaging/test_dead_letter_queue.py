@@ -193,9 +193,10 @@ def test_dead_messages_are_counted_nowhere(scene: Scene, broker: RedisBroker, pu
     assert publisher.queue_sizes() == dict.fromkeys(QUEUES, 0)
     scene.settle_all()
     with scene.pool.connection() as connection:
-        overview = insights.overview(connection)
+        overview, totals = insights.overview(connection), insights.totals(connection)
         assert insights.dead_by_cause(connection) == []
-    assert [(count.state, count.count) for count in overview.events] == [("processed", 1)]
+    assert [(count.state, count.count) for count in totals.events] == [("processed", 1)]
+    assert (overview.events, overview.dead, overview.unfinished) == ([], 0, 0)
     assert not any("dead event" in problem.what for problem in insights.problems(overview))
     assert dead_letters(broker) == 1
 

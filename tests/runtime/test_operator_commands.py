@@ -563,7 +563,7 @@ def test_status_fails_exactly_when_something_needs_a_person(shop: Shop) -> None:
     plain, in_json = shop.run_all(("status",), ("status", "--json"))
     assert plain.code == in_json.code == 1
     whats = [problem["what"] for problem in in_json.json[0]["problems"]]
-    assert whats == ["Zoho is not connected", "no worker is alive"]
+    assert whats == ["Zoho is not connected", "no worker is alive", "no clock is alive: no run starts by itself"]
     assert all(what in plain.text for what in whats)
     run = shop.reconcile()
     shop.have_worker()

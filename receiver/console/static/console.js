@@ -9,6 +9,12 @@
   }
   show();
   system.addEventListener("change", show);
+  document.addEventListener("submit", function (event) {
+    const question = event.target.getAttribute("data-confirm");
+    if (question && !window.confirm(question)) {
+      event.preventDefault();
+    }
+  });
   document.addEventListener("click", function (event) {
     if (event.target.closest("[data-theme-toggle]")) {
       const shown = document.documentElement.getAttribute("data-bs-theme");
