@@ -165,14 +165,19 @@ CREATE INDEX IF NOT EXISTS events_absence ON events (item_id)
     WHERE (state = 'processed') IS TRUE AND (kind = 'deleted' OR outcome IN ('gone', 'tombstoned'));
 -- Counts for metrics and the console.
 CREATE INDEX IF NOT EXISTS events_state_outcome ON events (state, outcome);
--- Dead letters, by cause and for replay.
+-- Dead letters, by cause and for replay; and the newest of them.
 CREATE INDEX IF NOT EXISTS events_dead ON events (error_class, id) WHERE state = 'dead';
+CREATE INDEX IF NOT EXISTS events_dead_by_id ON events (id) WHERE state = 'dead';
+-- Whatever failed, by its error, its class or its cause.
+CREATE INDEX IF NOT EXISTS events_with_error ON events (id) WHERE error IS NOT NULL;
+-- What a run found unusable.
+CREATE INDEX IF NOT EXISTS events_run ON events (run_id, id) WHERE run_id IS NOT NULL;
 -- What a replay sent again.
 CREATE INDEX IF NOT EXISTS events_replay ON events (replay_id) WHERE replay_id IS NOT NULL;
--- What was finished lately: its lag, and what it came to.
-CREATE INDEX IF NOT EXISTS events_finished ON events (processed_at) INCLUDE (received_at, outcome)
+-- What was finished lately: its lag, and what the deliveries among it came to.
+CREATE INDEX IF NOT EXISTS events_processed ON events (processed_at) INCLUDE (received_at, outcome, run_id)
     WHERE state = 'processed';
-DROP INDEX IF EXISTS events_processed_at;  -- the same without the outcome
+DROP INDEX IF EXISTS events_processed_at;  -- the same without outcome and run
 
 -- The root of an error's cause: its text but for numbers and what is quoted in it. Events that died of the same share it.
 CREATE OR REPLACE FUNCTION root_cause(error text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
@@ -191,7 +196,7 @@ CREATE OR REPLACE FUNCTION event_is_meant(event events, state_ text, is_discarde
        AND (item IS NULL OR event.item_id = item)
        AND (run IS NULL OR event.run_id = run)
        AND (error_part IS NULL OR event.error ILIKE error_part)
-       AND (class IS NULL OR event.error_class = class)
+       AND (class IS NULL OR event.error_class = class AND event.error IS NOT NULL)
        AND (cause IS NULL OR root_cause(event.error) = cause)
        AND (since IS NULL OR event.received_at >= since)
        AND (until IS NULL OR event.received_at < until)

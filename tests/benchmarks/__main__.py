@@ -15,12 +15,12 @@ from time import monotonic
 
 from rich.console import Console
 
-from tests.benchmarks import accepts, backlog, latency, pressure, report, starting, sweep
+from tests.benchmarks import accepts, backlog, latency, overview, pressure, report, starting, sweep
 from tests.benchmarks.report import Subject
 from tests.benchmarks.scale import FULL, MILLION, QUICK, SOAK, Scale
 from tests.benchmarks.system import System, system
 
-_LONGEST_SECONDS = 300
+_LONGEST_SECONDS = 420
 _LONGEST_SOAK_SECONDS = 3_600
 
 
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _measured(under_test: System, scale: Scale) -> Iterator[Subject]:
-    for module in (accepts, pressure, latency, backlog, sweep, starting):
+    for module in (accepts, pressure, latency, backlog, sweep, starting, overview):
         yield from module.measure(under_test, scale)
 
 

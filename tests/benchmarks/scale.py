@@ -20,6 +20,9 @@ class Scale:
     backlog_items: int
     sweep_items: int
     starts: int
+    seen_products: int
+    seen_events: int
+    looks: int
 
 
 FULL = Scale(
@@ -34,6 +37,9 @@ FULL = Scale(
     backlog_items=5_000,
     sweep_items=5_000,
     starts=3,
+    seen_products=100_000,
+    seen_events=1_000_000,
+    looks=30,
 )
 QUICK = Scale(
     rounds=1,
@@ -47,6 +53,9 @@ QUICK = Scale(
     backlog_items=500,
     sweep_items=1_000,
     starts=1,
+    seen_products=2_000,
+    seen_events=20_000,
+    looks=5,
 )
 
 SOAK = {1_000: 5, 100_000: 3}

@@ -131,24 +131,27 @@ SELECT event_id, attempt, worker, started_at, ended_at, outcome, error_class, er
 
 -- name: deliveries_by_hour
 -- What came of the deliveries of the last 24 hours, by the hour of their receipt. What was received since has been
--- processed since, so each part has an index of its own.
+-- processed since, so each part has an index of its own. What a run found was not delivered.
 SELECT hour, what, sum(count)::bigint AS count
   FROM (SELECT date_trunc('hour', received_at) AS hour, outcome AS what, count(*) AS count
           FROM events
          WHERE state = 'processed'
            AND processed_at >= date_trunc('hour', now()) - interval '23 hours'
+           AND run_id IS NULL
            AND received_at >= date_trunc('hour', now()) - interval '23 hours'
          GROUP BY 1, 2
          UNION ALL
         SELECT date_trunc('hour', received_at), 'unfinished', count(*)
           FROM events
          WHERE state IN ('recorded', 'queued', 'processing')
+           AND run_id IS NULL
            AND received_at >= date_trunc('hour', now()) - interval '23 hours'
          GROUP BY 1
          UNION ALL
         SELECT date_trunc('hour', received_at), 'dead', count(*)
           FROM events
          WHERE state = 'dead'
+           AND run_id IS NULL
            AND received_at >= date_trunc('hour', now()) - interval '23 hours'
          GROUP BY 1) AS parts
  GROUP BY hour, what
