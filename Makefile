@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts format bench bench-soak chaos requirements clean
+.PHONY: help demo browser test check lint types contracts format bench bench-soak chaos requirements clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,12 @@ $(READY): requirements-dev.txt
 demo: $(READY)  ## Everything on this machine, with a simulated Zoho; Ctrl-C stops it (PORT=8000)
 	@$(BIN)/python -m processors demo
 
-test: $(READY)  ## All tests, on embedded Postgres and Redis
+browser: $(READY)  ## Debian's Chromium, for the console's tests; where it cannot be installed they are skipped
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& { echo "Installing chromium …"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; }; } \
+		|| echo "There is no chromium, and only root on Debian can install it here: the browser tests are skipped."
+
+test: $(READY) browser  ## All tests, on embedded Postgres and Redis
 	@$(BIN)/python -m pytest
 
 check: lint types contracts test  ## Lint, types, import contracts, tests

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 def client_address(connection: HTTPConnection, trusted_proxies: int) -> str:
     """Return who sent the request: as many steps back along X-Forwarded-For as there are proxies to trust."""
     peer = connection.client.host if connection.client else "unknown"
-    hops = [hop.strip() for hop in ",".join(connection.headers.getlist("x-forwarded-for")).split(",") if hop.strip()]
+    hops = [hop.strip() for line in connection.headers.getlist("x-forwarded-for") for hop in line.split(",")]
     if trusted_proxies == 0 or len(hops) < trusted_proxies:
         return peer
     return hops[-trusted_proxies]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette_admin import BaseAdmin
 from starlette_admin.i18n import TimezoneConfig
+from starlette_admin.theme import ClassMap, DefaultTheme
 
 from processors.messaging.messages import Publisher
 from processors.settings import Settings
@@ -42,6 +43,20 @@ _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 )
+
+
+class _Classes(ClassMap):
+    """On a small screen, a row of a list is a card."""
+
+    classes: ClassVar[dict[str, str]] = {"list.table": "table table-vcenter card-table table-mobile-md"}
+
+
+class _Theme(DefaultTheme):
+    """The frame's own look, but for the lists."""
+
+    def get_class_map(self) -> ClassMap:
+        """Return what differs."""
+        return _Classes()
 
 
 class _Admin(BaseAdmin):
@@ -78,6 +93,7 @@ def _admin(console: Console, secret: str) -> BaseAdmin:
     logging.getLogger("starlette_admin").setLevel(logging.ERROR)
     admin = _Admin(
         title="zoho-mirror",
+        theme=_Theme(),
         base_url="/console",
         route_name="console",
         templates_dir=str(_HERE / "templates"),

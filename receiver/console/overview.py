@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from processors.workflows.browsing import HourCount, RunDrift
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette_admin.i18n import get_tzinfo
@@ -16,6 +15,7 @@ from starlette_admin.widgets import ChartWidget
 
 from processors.store.database import Connection
 from processors.workflows import browsing, insights
+from processors.workflows.browsing import HourCount, RunDrift
 from processors.workflows.insights import DeadCause
 from processors.workflows.insights import Overview as Seen
 from receiver.console.context import Page
@@ -41,7 +41,9 @@ _PLAIN: Final[dict[str, Any]] = {
     "zoom": {"enabled": False},
     "background": "transparent",
     "fontFamily": "inherit",
+    "foreColor": "#8a94a3",  # readable on light and on dark
 }
+_GRID: Final = {"borderColor": "#8a94a340"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ def _deliveries(shown: _Shown) -> ChartWidget:
             "tickAmount": 8,
         },
         "dataLabels": {"enabled": False},
+        "grid": _GRID,
+        "tooltip": {"theme": "dark"},
         "legend": {"position": "top", "horizontalAlign": "left"},
         "noData": {"text": "nothing was delivered in the last 24 hours"},
     }
@@ -121,6 +125,8 @@ def _drift(runs: Sequence[RunDrift]) -> ChartWidget:
         },
         "yaxis": {"min": 0, "forceNiceScale": True},
         "dataLabels": {"enabled": False},
+        "grid": _GRID,
+        "tooltip": {"theme": "dark"},
         "noData": {"text": "no run has ended yet"},
     }
     series = [{"name": "drift", "data": [each.drift for each in runs]}] if runs else []

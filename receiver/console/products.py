@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 
-from processors.workflows.browsing import ProductDetail, ProductQuery, ProductRow, ProductSort, TimelineEntry
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette_admin.flash import flash
@@ -18,6 +17,7 @@ from starlette_admin.routing import route
 from processors.settings import Settings
 from processors.store.database import Connection
 from processors.workflows import browsing, connection, operations
+from processors.workflows.browsing import ProductDetail, ProductQuery, ProductRow, ProductSort, TimelineEntry
 from receiver.console.context import Page, acts, requester
 from receiver.console.lists import Filter, List, column, in_operators_zone
 
