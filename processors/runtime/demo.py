@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -31,9 +32,10 @@ from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.runtime.signals import Stop, StopSignal
 from processors.store import database
+from processors.store.audit import Requester
 from processors.store.database import AWAY, Connection, Pool
 from processors.store.products import Changes
-from processors.workflows import insights
+from processors.workflows import access, insights
 from processors.workflows.insights import AppliedChange, RunReport
 
 _EDITS_PER_SECOND = 2.0
@@ -43,6 +45,7 @@ _SUMMARY_SECONDS = 5.0
 _READY_SECONDS = 60.0
 _CHANGES_SHOWN = 6
 _LAST_LOG_LINES = 25
+_OPERATOR = "demo"
 
 _log = logs.get(__name__)
 
@@ -81,7 +84,9 @@ def run(*, items: int, port: int, console: Console, as_json: bool) -> int:
             message = f"the processes did not come up:\n{_tail(log_path)}"
             raise procfile.NotStarted(message)
         pool = stack.enter_context(database.sync_pool(database_url, size=1, name="demo"))
-        _print_addresses(console, web_url, zoho_url, database_url, log_path, items)
+        password = secrets.token_urlsafe(9)
+        access.add_operator(pool, _OPERATOR, password, "operator", Requester("cli", "demo"))
+        _print_addresses(console, web_url, zoho_url, database_url, log_path, items, password)
         zoho.deliveries.base_url = web_url
         with _life(zoho):
             show = _show_as_json if as_json else partial(_show, console)
@@ -217,10 +222,11 @@ def _show_as_json(changes: list[AppliedChange], _told: list[str]) -> None:
 
 
 def _print_addresses(
-    console: Console, web_url: str, zoho_url: str, database_url: str, log_path: Path, items: int
+    console: Console, web_url: str, zoho_url: str, database_url: str, log_path: Path, items: int, password: str
 ) -> None:
     console.print(f"\n[bold]zoho-mirror demo[/]: {items:,} items in a simulated Zoho. Ctrl-C stops everything.\n")
     for name, value in (
+        ("console", f"{web_url}/console  (sign in as {_OPERATOR}, password {password})"),
         ("ready", f"{web_url}/health/ready"),
         ("metrics", f"{web_url}/metrics"),
         ("webhooks", f"{web_url}/webhooks/zoho/items"),
