@@ -83,11 +83,9 @@ def changed(changes: Changes | Mapping[str, Any]) -> Markup:
     for column, (old, new) in changes.items():
         if column == "stock_quantity" and "stock_on_hand" in changes:
             continue
-        lines.append(
-            Markup(
-                '<div class="change"><span class="text-secondary">{}</span> <del>{}</del> → <ins>{}</ins></div>'
-            ).format(column.replace("_", " "), _short(old), _short(new))
-        )
+        before = Markup("") if old is None else Markup("<del>{}</del> → ").format(_short(old))
+        line = Markup('<div class="change"><span class="text-secondary">{}</span> {}<ins>{}</ins></div>')
+        lines.append(line.format(column.replace("_", " "), before, _short(new)))
     return Markup("").join(lines)
 
 
