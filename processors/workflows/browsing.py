@@ -233,9 +233,14 @@ def timeline(connection: Connection, item_id: str, *, most: int) -> list[Timelin
     """
     events = _rows(connection, _queries.events_of, {"item_id": item_id, "most": most})
     attempts = _rows(connection, _queries.attempts_at, {"event_ids": [event["id"] for event in events]})
+    last_ends: dict[int, datetime] = {}
+    for attempt in attempts:
+        last_ends[attempt["event_id"]] = max(
+            attempt["ended_at"], last_ends.get(attempt["event_id"], attempt["ended_at"])
+        )
     now = product(connection, item_id)
     entries = [
-        *(entry for event in events for entry in _of_event(event, now)),
+        *(entry for event in events for entry in _of_event(event, now, last_ends.get(event["id"]))),
         *(_of_attempt(attempt) for attempt in attempts),
         *(_of_change(change) for change in find_changes(connection, item_id=item_id, most=most)),
         *(_of_fetch(entry) for entry in audit.fetches_of(connection, item_id, most=most)),
@@ -247,7 +252,7 @@ def timeline(connection: Connection, item_id: str, *, most: int) -> list[Timelin
 _RANKS: dict[What, int] = {"delivery": 0, "attempt": 1, "fetch": 2, "change": 3, "skip": 4}
 
 
-def _of_event(event: Row, now: ProductDetail | None) -> list[TimelineEntry]:
+def _of_event(event: Row, now: ProductDetail | None, last_end: datetime | None) -> list[TimelineEntry]:
     said = _said_to_be_of(event)
     if event["run_id"]:
         title = "Found unusable by a run"
@@ -262,15 +267,26 @@ def _of_event(event: Row, now: ProductDetail | None) -> list[TimelineEntry]:
         discarded = _entry(event, event["discarded_at"], "skip", f"Discarded by {event['discarded_by']}", why)
         entries.append(discarded)
     elif event["state"] == "dead":
-        at = event["processed_at"] or event["received_at"]
+        # One that could not even be read was never attempted.
+        at = last_end or event["received_at"]
         entries.append(_entry(event, at, "skip", "Not applied: the event is dead", event["error"] or ""))
     elif event["state"] == "processed" and event["outcome"] in ("stale", "unchanged", "gone"):
         title, detail = _skip(event, said, now)
         entries.append(_entry(event, event["processed_at"], "skip", title, detail))
     elif event["state"] != "processed":
-        detail = event["error"] or ""
-        entries.append(_entry(event, event["received_at"], "attempt", f"Not worked on yet: {event['state']}", detail))
+        at = last_end or event["received_at"]
+        entries.append(_entry(event, at, "skip", *_still_open(event, is_new=last_end is None)))
     return entries
+
+
+def _still_open(event: Row, *, is_new: bool) -> tuple[str, str]:
+    if event["state"] == "processing":
+        return "Not applied yet: a worker is at it", ""
+    if event["needs_fetch"]:
+        return "Not applied yet: Zoho is asked first", event["error"] or ""
+    if is_new:
+        return "Not applied yet: waiting for a worker", ""
+    return "Not applied yet: waiting for its next try", event["error"] or ""
 
 
 def _skip(event: Row, said: datetime | None, now: ProductDetail | None) -> tuple[str, str]:

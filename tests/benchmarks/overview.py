@@ -46,8 +46,8 @@ _FILL = (
     INSERT INTO products (zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active,
                           category_id, category_name, brand, unit, zoho_last_modified_at, deleted_at, raw)
     SELECT (4100000000000000000 + n)::text, 'Product ' || n, 'SKU-' || n, repeat('What it is good for. ', 4),
-           n %% 900 + 0.99, n %% 50, n %% 50, n %% 10 <> 0, n %% 60, 'Category ' || n %% 60, 'Brand ' || n %% 300, 'pcs',
-           now() - n * interval '30 days' / %(products)s, CASE n %% 100 WHEN 0 THEN now() END,
+           n %% 900 + 0.99, n %% 50, n %% 50, n %% 10 <> 0, n %% 60, 'Category ' || n %% 60, 'Brand ' || n %% 300,
+           'pcs', now() - n * interval '30 days' / %(products)s, CASE n %% 100 WHEN 0 THEN now() END,
            jsonb_build_object('item_id', (4100000000000000000 + n)::text, 'name', 'Product ' || n, 'rate', n %% 900,
                               'description', repeat(md5(n::text), 20))
       FROM generate_series(1, %(products)s) AS n

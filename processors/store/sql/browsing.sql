@@ -115,8 +115,8 @@ SELECT count(*) AS count
 
 -- name: events_of
 -- All that is known of an item's events, the newest first.
-SELECT id, received_at, kind, item_id, state, outcome, attempts, error_class, error, processed_at, run_id, replay_id,
-       discarded_at, discarded_by, discard_reason, needs_fetch, claimed_by, body, content_type, query_string
+SELECT id, received_at, kind, state, outcome, error, processed_at, run_id, discarded_at, discarded_by, discard_reason,
+       needs_fetch, body, content_type, query_string
   FROM events
  WHERE item_id = %(item_id)s
  ORDER BY id DESC
@@ -124,7 +124,7 @@ SELECT id, received_at, kind, item_id, state, outcome, attempts, error_class, er
 
 -- name: attempts_at
 -- The attempts that did not finish these events, or finished them before a replay.
-SELECT event_id, attempt, worker, started_at, ended_at, outcome, error_class, error, is_wait, times
+SELECT event_id, attempt, ended_at, outcome, error_class, error, is_wait, times
   FROM event_attempts
  WHERE event_id = ANY(%(event_ids)s::bigint[])
  ORDER BY event_id DESC, attempt DESC;
