@@ -40,7 +40,7 @@ TRUNCATE products, product_changes, events, event_attempts, reconciliation_runs,
 """
 
 # Over thirty days up to now, in the order of receipt: of a thousand events one is dead, half of these discarded, and
-# the newest few are unfinished. Every other event has changed something; of a hundred one needed a second attempt.
+# the newest few are unfinished. Two of three events have changed something; of a hundred one needed a second attempt.
 _FILL = (
     """
     INSERT INTO products (zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active,
