@@ -2,7 +2,8 @@
 -- anew each time (processors/workflows/browsing.py), so that what is not asked for costs nothing.
 
 -- name: products_by_id
--- Onwards from an item, by its id.
+-- Onwards from an item, by its id. A part of a name has no index, nor has a category, a stock or the time of a write,
+-- which each write would have to keep: where little matches, the whole table is read.
 SELECT zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id, category_name,
        brand, unit, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at
   FROM products
@@ -14,6 +15,7 @@ OFFSET %(skip)s
  LIMIT %(most)s;
 
 -- name: products_by_id_backwards
+-- The same, the other way round.
 SELECT zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id, category_name,
        brand, unit, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at
   FROM products
@@ -42,6 +44,7 @@ OFFSET %(skip)s
  LIMIT %(most)s;
 
 -- name: count_products_meant
+-- By state, from its index; by anything else, from the whole table.
 SELECT count(*) AS count
   FROM (SELECT
           FROM products
@@ -50,13 +53,14 @@ SELECT count(*) AS count
          LIMIT %(at_most)s) AS meant;
 
 -- name: product
+-- One product, with all that Zoho said of it.
 SELECT zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id, category_name,
        brand, unit, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at, raw, revision
   FROM products
  WHERE zoho_item_id = %(item_id)s;
 
 -- name: categories
--- Of live products.
+-- Of live products, all of which are read for it.
 SELECT category_id AS id, max(category_name) AS name, count(*) AS products
   FROM products
  WHERE category_id IS NOT NULL
@@ -66,18 +70,28 @@ SELECT category_id AS id, max(category_name) AS name, count(*) AS products
  LIMIT %(most)s;
 
 -- name: find_events
--- The newest first.
+-- The newest first. Ids follow receipt, but for the moments that a transaction takes: so the list of an old time begins
+-- at the first event that was received some minutes after it, and only where a quiet time followed at the newest of all.
+-- Only what failed has an error: texts, classes and causes are looked for among those.
 SELECT id, received_at, kind, item_id, state, outcome, attempts, error_class, error, processed_at, run_id, replay_id,
        discarded_at
   FROM events
  WHERE event_is_meant(events, %(state)s, %(is_discarded)s, %(outcome)s, %(kind)s, %(item_id)s, %(run_id)s, %(error)s,
                       %(error_class)s, %(cause)s, %(since)s, %(until)s)
    AND (%(before)s::bigint IS NULL OR id < %(before)s)
+   AND (%(until)s::timestamptz IS NULL
+        OR id < coalesce((SELECT id
+                            FROM events
+                           WHERE received_at >= %(until)s + interval '10 minutes'
+                             AND received_at < %(until)s + interval '6 hours'
+                           ORDER BY received_at
+                           LIMIT 1), 9223372036854775807))
  ORDER BY id DESC
 OFFSET %(skip)s
  LIMIT %(most)s;
 
 -- name: count_events_meant
+-- No further than asked.
 SELECT count(*) AS count
   FROM (SELECT
           FROM events
@@ -106,6 +120,7 @@ OFFSET %(skip)s
  LIMIT %(most)s;
 
 -- name: count_runs_meant
+-- No further than asked.
 SELECT count(*) AS count
   FROM (SELECT
           FROM reconciliation_runs
