@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette_admin import BaseAdmin
 from starlette_admin.i18n import TimezoneConfig
+from starlette_admin.routing import route
 from starlette_admin.theme import ClassMap, DefaultTheme
 
 from processors.messaging.messages import Publisher
@@ -34,6 +36,8 @@ from receiver.proxies import BehindProxies
 from receiver.zoho import LazyZoho
 
 _HERE: Final = Path(__file__).parent
+# Of the frame's own routes, by name: what only looking and the actions of lists need not. Nothing is edited by hand.
+_UNUSED: Final = frozenset({"create", "edit", "file", "import", "inline-edit", "inline-edit-row", "relation-lookup"})
 _OFF: Final = (
     "The console is off. Set SESSION_SECRET (32 random characters or more) and start web again; "
     "docs/operations.md says how.\n"
@@ -67,6 +71,25 @@ class _Admin(BaseAdmin):
     ) -> Response:
         shown = getattr(request.state, "shown", {})
         response: Response = super()._template_response(request, name, {**shown, **(context or {})}, status_code)
+        return response
+
+    @route("/_api/{key}/action", methods=["POST"], name="action")
+    async def handle_action(self, request: Request) -> Response:
+        """Take an action of a list; the frame fails where none is named."""
+        if not request.query_params.get("name"):
+            raise HTTPException(400, "name: which action is meant")
+        response: Response = await super().handle_action(request)
+        return response
+
+    async def _render_error(
+        self,
+        request: Request,
+        exc: Exception = HTTPException(500),  # noqa: B008 - the frame's signature
+    ) -> Response:
+        # The page of an error has the menu: whoever is not signed in gets the bare word.
+        if request.state.is_anonymous and isinstance(exc, HTTPException):
+            return PlainTextResponse(f"{exc.detail}\n", exc.status_code, exc.headers)
+        response: Response = await super()._render_error(request, exc)
         return response
 
 
@@ -105,6 +128,7 @@ def _admin(console: Console, secret: str) -> BaseAdmin:
     )
     # Who is signed in is asked first: whoever is not learns nothing, not even that a form was forged.
     admin.middlewares.insert(0, admin.middlewares.pop())
+    admin.routes = [each for each in admin.routes if each.name not in _UNUSED]
     environment = admin.templates.env
     environment.filters.update(presenting.FILTERS)
     environment.globals.update(most_counted=MOST_COUNTED, causes=IN_WORDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlencode
@@ -26,7 +25,7 @@ from processors.workflows import browsing, insights, replaying
 from processors.workflows.insights import EventDetail, EventQuery, EventSummary
 from processors.workflows.replaying import Rehearsal
 from receiver.console.context import Page, acts, back_to, requester, require_operator
-from receiver.console.lists import Filter, List, column, in_operators_zone, parse_id
+from receiver.console.lists import Filter, List, Moment, RowId, column, in_operators_zone, parse_id
 
 _MOST_REHEARSED: Final = 200
 _MOST_LISTED: Final = 200
@@ -44,12 +43,12 @@ class EventsFilter(Filter):
     outcome: Outcome | None = None
     kind: Kind | None = None
     item: str | None = None
-    run: int | None = None
+    run: RowId | None = None
     error: str | None = None
     error_class: str | None = None
     cause: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
     def query(self) -> EventQuery:
         """Return what the database is asked."""
@@ -105,7 +104,7 @@ class Events(List[EventsFilter]):
     detail_template = "event.html"
     actions = ("replay", "discard")
     fields = (
-        column("id", "event_id", "Event"),
+        column("event", "event_id"),
         column("received", "received"),
         column("kind", "kind"),
         column("item", "event_item"),
@@ -312,7 +311,7 @@ class Replays(List[ReplaysFilter]):
     list_template = "replays.html"
     detail_template = "replay.html"
     fields = (
-        column("id", "replay_id", "Replay"),
+        column("replay", "replay_id"),
         column("requested", "replay_requested"),
         column("meant", "replay_meant"),
         column("total", "replay_total", "Events"),

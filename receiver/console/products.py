@@ -19,7 +19,7 @@ from processors.store.database import Connection
 from processors.workflows import browsing, connection, operations
 from processors.workflows.browsing import ProductDetail, ProductQuery, ProductRow, ProductSort, TimelineEntry
 from receiver.console.context import Page, acts, requester
-from receiver.console.lists import Filter, List, column, in_operators_zone
+from receiver.console.lists import Filter, List, Moment, column, in_operators_zone
 
 _MOST_ENTRIES = 200
 _ROWS_AT_ONCE = 1_000
@@ -57,7 +57,7 @@ class ProductFilter(Filter):
     text: str | None = None
     state: browsing.ProductState | None = None
     out_of_stock: bool = False
-    changed_since: datetime | None = None
+    changed_since: Moment | None = None
     category: str | None = None
 
     def query(self) -> ProductQuery:

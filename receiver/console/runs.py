@@ -54,7 +54,7 @@ class Runs(List[RunsFilter]):
     list_template = "runs.html"
     detail_template = "run.html"
     fields = (
-        column("id", "run_id", "Run"),
+        column("run", "run_id"),
         column("state", "state"),
         column("started", "run_started"),
         column("seen", "run_seen", "Items"),

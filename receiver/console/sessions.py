@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from typing import ParamSpec, TypeVar
+from urllib.parse import quote, unquote, urlsplit
 
 from anyio import to_thread
 from itsdangerous import BadSignature, URLSafeSerializer
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.templating import Jinja2Templates
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette_admin.auth import AdminUser, BaseAuthProvider
 
 from processors.errors import SignInFailed, SignInThrottled
@@ -20,10 +25,18 @@ from processors.store.database import AWAY, Pool
 from processors.store.operators import LONGEST, Role, SignedIn
 from processors.workflows import access
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 # A browser takes a cookie with this prefix only over TLS (or from its own machine), for this very host, and all of it.
 COOKIE = "__Host-zoho-mirror"
-_PUBLIC = ("/login", "/static/")
 _AWAY = "Postgres does not answer; nobody can be recognised until it is back.\n"
+# Pages hold addresses with the host that was asked for, some of them within scripts.
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_NO_HOST = "The Host header names no host.\n"
+_MOST_FORM_BYTES = 256 * 1024
+_TOO_LARGE = f"No form of this console holds more than {_MOST_FORM_BYTES // 1024} KiB.\n"
+_NOT_READ = "This cannot be read: it is no form of this console. Please go back, and try again.\n"
 
 
 @dataclass
@@ -90,7 +103,7 @@ class Sessions(BaseAuthProvider):
         return await self._form(request)
 
     async def _form(self, request: Request, *, error: str = "", status: int = 200) -> Response:
-        anybody = await to_thread.run_sync(access.anybody_may_sign_in, self._pool)
+        anybody = await _ask(access.anybody_may_sign_in, self._pool)
         context = {"error": error, "anybody": anybody, "name": (await request.form()).get("username", "")}
         return self._templates.TemplateResponse(request, "login.html", context, status)
 
@@ -101,9 +114,7 @@ class Sessions(BaseAuthProvider):
         address = request.client.host if request.client else None
         browser = request.headers.get("user-agent", "")
         try:
-            token = await to_thread.run_sync(
-                lambda: access.sign_in(self._pool, name, password, address=address, browser=browser)
-            )
+            token = await _ask(access.sign_in, self._pool, name, password, address=address, browser=browser)
         except SignInFailed:
             return await self._form(request, error="Name and password do not belong together.", status=401)
         except SignInThrottled as error:
@@ -121,7 +132,7 @@ class Sessions(BaseAuthProvider):
 
     async def sign_out(self, request: Request) -> Response:
         """End this session."""
-        await to_thread.run_sync(access.sign_out, self._pool, request.state.admin_user.token)
+        await _ask(access.sign_out, self._pool, request.state.admin_user.token)
         response = RedirectResponse(f"{request.scope['root_path']}/login", 303)
         response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax")
         return response
@@ -142,6 +153,9 @@ class _Guard:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
+        if not _HOST.fullmatch(request.headers.get("host", "")):
+            await PlainTextResponse(_NO_HOST, 400)(scope, receive, send)
+            return
         try:
             request.state.admin_user = await self._sessions.authenticate(request)
         except AWAY:
@@ -149,10 +163,73 @@ class _Guard:
             return
         request.state.is_anonymous = request.state.admin_user is None
         path = scope["path"].removeprefix(scope["root_path"])
-        if request.state.is_anonymous and not path.startswith(_PUBLIC):
+        is_public = path == "/login" or path.startswith("/static/")
+        if request.state.is_anonymous and not is_public:
             await _to_sign_in(request)(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self._read(scope, receive, send)
+
+    async def _read(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what can be read.
+
+        The check for forged forms, which comes next, would read a body of any length, and fail on one that is no form.
+        """
+        body = b""
+        message: Message = {"more_body": True}
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            if len(body) > _MOST_FORM_BYTES:
+                await PlainTextResponse(_TOO_LARGE, 413)(scope, receive, send)
+                return
+        if "\0" in scope["path"] or not await _is_readable(scope, body):
+            await PlainTextResponse(_NOT_READ, 400)(scope, receive, send)
+            return
+        await self._app(scope, _again(body, receive), send)
+
+
+def _again(body: bytes, then: Receive) -> Receive:
+    """Return what receives a body once more, and after it what comes anyway."""
+    given: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return given.pop() if given else await then()
+
+    return receive
+
+
+async def _is_readable(scope: Scope, body: bytes) -> bool:
+    """Tell whether a form, if it is one, consists of what Postgres takes for text."""
+    try:
+        form = await Request(scope, _again(body, _nothing_more)).form()
+    except (HTTPException, MultiPartException, LookupError, UnicodeError):
+        return False
+    await form.close()
+    # There is no form that sends a file.
+    texts = [text for pair in form.multi_items() for text in pair]
+    return all(isinstance(text, str) and _is_storable(text) for text in texts)
+
+
+def _is_storable(text: str) -> bool:
+    return "\0" not in text and text == text.encode(errors="replace").decode()
+
+
+async def _nothing_more() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _ask(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what the database says.
+
+    Raises:
+        HTTPException: 503; Postgres is away.
+    """
+    try:
+        return await to_thread.run_sync(lambda: do(*args, **kwargs))
+    except AWAY:
+        raise HTTPException(503, _AWAY.rstrip(), {"Retry-After": "5"}) from None
 
 
 def _to_sign_in(request: Request) -> Response:
@@ -167,6 +244,7 @@ def _next(request: Request) -> str:
     """Return where to go after signing in: a path of the console, whatever was asked for."""
     home = f"{request.scope['root_path']}/"
     wanted = request.query_params.get("next", "")
-    parts = urlsplit(wanted)
-    is_ours = wanted.startswith(home) and not parts.scheme and not parts.netloc and "\\" not in wanted
-    return wanted if is_ours and wanted.isprintable() else home
+    # Browsers leave out backslashes and what is not printable, and resolve dots, also where they are escaped.
+    is_plain = wanted.isprintable() and "\\" not in wanted
+    leads_away = {".", ".."} & set(unquote(urlsplit(wanted).path).split("/")) if is_plain else True
+    return wanted if wanted.startswith(home) and not leads_away else home

@@ -11,10 +11,14 @@ import redis
 from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
 from processors.runtime.local import LocalPostgres, LocalRedis
+from processors.store.database import Pool
 from receiver import rejections
+from tests.conftest import ENCRYPTION_KEY
 from tests.receiver.serving import Rows, Web, settings
+from tests.receiver.visitors import SESSION_SECRET, Browser, person
 
 Serve = Callable[..., Web]
+Visit = Callable[..., Browser]
 
 
 @pytest.fixture
@@ -62,3 +66,43 @@ def serve(database_url: str, redis_url: str) -> Iterator[Serve]:
             return stack.enter_context(Web(settings(urls.pop("DATABASE_URL"), urls.pop("REDIS_URL"), **urls)))
 
         yield start
+
+
+@pytest.fixture(scope="package")
+def _shared_console(postgres: LocalPostgres, redis_server: LocalRedis) -> Iterator[Web]:
+    urls = postgres.database_url("mirror"), redis_server.url
+    with Web(settings(*urls, SESSION_SECRET=SESSION_SECRET, ENCRYPTION_KEYS=ENCRYPTION_KEY)) as web:
+        yield web
+
+
+@pytest.fixture
+def console(_shared_console: Web, database_url: str, redis_url: str) -> Web:  # noqa: ARG001 - both are emptied
+    """A web process whose console is on."""
+    return _shared_console
+
+
+@pytest.fixture
+def visit(console: Web) -> Iterator[Visit]:
+    """Open browsers; without another process they visit the shared one."""
+    with contextlib.ExitStack() as stack:
+
+        def browser(web: Web = console, **headers: str) -> Browser:
+            return stack.enter_context(Browser(web, **headers))
+
+        yield browser
+
+
+@pytest.fixture
+def operator(visit: Visit, pool: Pool) -> Browser:
+    """Somebody who is signed in and may act."""
+    browser = visit()
+    assert browser.sign_in(person(pool, "olga", "operator")).status_code == 303
+    return browser
+
+
+@pytest.fixture
+def viewer(visit: Visit, pool: Pool) -> Browser:
+    """Somebody who is signed in and only sees."""
+    browser = visit()
+    assert browser.sign_in(person(pool, "vera", "viewer")).status_code == 303
+    return browser
