@@ -210,3 +210,19 @@ def test_the_consoles_forms_work_without_javascript(mirror: Mirror, browser: Bro
     operator.press("Recent run")
     operator.reads("(recent) is started")
     operator.close()
+
+
+def test_a_token_made_in_the_console_opens_the_api_until_it_is_revoked(mirror: Mirror, operator: Operator) -> None:
+    page = operator.sign_in(NAME, PASSWORD)
+    operator.open("access")
+    page.fill("#token-name", "shop")
+    operator.press("Make a token")
+    headers = {"Authorization": f"Bearer {page.inner_text('#new-token').strip()}"}
+    status = f"{mirror.url}/api/status"
+    assert httpx.get(status, headers=headers).status_code == httpx.codes.OK
+    assert "shop" in operator.open("access").inner_text("body")
+    assert page.locator("#new-token").count() == 0
+    page.on("dialog", lambda dialog: dialog.accept())
+    operator.press("Revoke")
+    operator.reads("opens nothing any more")
+    assert httpx.get(status, headers=headers).status_code == httpx.codes.UNAUTHORIZED
