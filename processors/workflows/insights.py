@@ -231,10 +231,8 @@ def _of_processes(overview: Overview) -> Iterator[Problem]:
     if "worker" not in overview.processes:
         yield Problem("no worker is alive", "start one: python -m processors worker", "")
     # A scheduler that starts runs by the command line stands in for a clock.
-    is_scheduled = any(
-        run.trigger == "cli" and overview.now - run.started_at < _FULL_RUN_OVERDUE
-        for run in overview.reconciliation.newest
-    )
+    newest = max(overview.reconciliation.newest, key=lambda run: run.id, default=None)
+    is_scheduled = newest and newest.trigger == "cli" and overview.now - newest.started_at < _FULL_RUN_OVERDUE
     if "clock" not in overview.processes and not is_scheduled:
         yield Problem("no clock is alive: no run starts by itself", "start one: python -m processors clock", "")
 
