@@ -142,7 +142,7 @@ ALTER TABLE events
     -- From when a worker may take it: its receipt, its next try, or the end of the lease of the worker that has it.
     ADD COLUMN IF NOT EXISTS claimable_at timestamptz NOT NULL DEFAULT now(),
     ADD COLUMN IF NOT EXISTS queued_at timestamptz,           -- last handed to Redis
-    ADD COLUMN IF NOT EXISTS needs_fetch boolean NOT NULL DEFAULT false, -- only Zoho can tell: done on a queue of its own
+    ADD COLUMN IF NOT EXISTS needs_fetch boolean NOT NULL DEFAULT false, -- only Zoho can, or could, tell: on its own queue
     ADD COLUMN IF NOT EXISTS claimed_by text,                 -- the process that took it last
     ADD COLUMN IF NOT EXISTS claimed_at timestamptz,
     ADD COLUMN IF NOT EXISTS processed_at timestamptz,

@@ -262,6 +262,9 @@ def _of_event(event: Row, now: ProductDetail | None, last_end: datetime | None) 
         title = "Delivered: created or edited"
     detail = f"It says it was modified at {said:%Y-%m-%d %H:%M:%S} UTC." if said else ""
     entries = [_entry(event, event["received_at"], "delivery", title, detail)]
+    if event["state"] == "processed" and event["needs_fetch"]:
+        why = "What was delivered could not be decided by itself."
+        entries.append(_entry(event, event["claimed_at"], "fetch", "Zoho was asked for the item", why))
     if event["discarded_at"]:
         why = f"{event['discard_reason']} ({event['error']})"
         discarded = _entry(event, event["discarded_at"], "skip", f"Discarded by {event['discarded_by']}", why)
@@ -290,16 +293,18 @@ def _still_open(event: Row, *, is_new: bool) -> tuple[str, str]:
 
 
 def _skip(event: Row, said: datetime | None, now: ProductDetail | None) -> tuple[str, str]:
-    asked = " Zoho was asked." if event["needs_fetch"] else ""
     match event["outcome"]:
         case "stale":
             newest = now and now.zoho_last_modified_at
             than = f", which is of {newest:%Y-%m-%d %H:%M:%S} UTC by now" if newest else ""
             what = f"It is of {said:%Y-%m-%d %H:%M:%S} UTC, older" if said else "It is older"
-            return "Skipped: stale", f"{what} than what the row had{than}.{asked}"
+            if event["needs_fetch"]:
+                what = "What Zoho answered is older"
+            return "Skipped: stale", f"{what} than what the row had{than}."
         case "gone":
-            return "Skipped: gone", f"Zoho does not have the item, and there was no row.{asked}"
-    return "Skipped: unchanged", f"Nothing in it differs from the row.{asked}"
+            return "Skipped: gone", "Zoho does not have the item, and there was no row."
+    compared = "what Zoho answered" if event["needs_fetch"] else "it"
+    return "Skipped: unchanged", f"Nothing in {compared} differs from the row."
 
 
 def _said_to_be_of(event: Row) -> datetime | None:

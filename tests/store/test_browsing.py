@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -218,6 +220,32 @@ def test_a_replay_means_the_finished_ones_of_what_a_list_shows(
     assert replays.match(connection, chosen) == meant
 
 
+PARTS: dict[str, list[object]] = {
+    "state": [None, "dead", "processed"],
+    "outcome": [None, "gone", "stale"],
+    "kind": [None, "changed", "deleted"],
+    "item_id": [None, "2", "17"],
+    "run_id": [None, 7],
+    "error": [None, "ITEM", "50%"],
+    "error_class": [None, "ItemUnusable"],
+    "cause": [None, "item … has no …"],
+    "since": [None, datetime(2026, 10, 2, tzinfo=UTC), datetime(2026, 10, 5, tzinfo=UTC)],
+    "until": [None, datetime(2026, 10, 2, tzinfo=UTC), datetime(2026, 10, 5, tzinfo=UTC)],
+}
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(PARTS, 2)))
+def test_whichever_parts_are_asked_for_together_a_list_and_a_replay_mean_the_same(
+    connection: Connection, deliveries: list[int], one: str, other: str
+) -> None:
+    assert deliveries
+    for asked in itertools.product(PARTS[one], PARTS[other]):
+        parts: dict[str, Any] = dict(zip((one, other), asked, strict=True))
+        listed = browsing.find_events(connection, EventQuery(**parts), most=10)
+        finished = [each.id for each in listed if each.state in ("dead", "processed") and not each.discarded_at]
+        assert replays.match(connection, EventFilter(**parts)) == finished[::-1], parts
+
+
 def test_each_cause_of_death_leads_to_its_events(connection: Connection, deliveries: list[int]) -> None:
     (cause,) = insights.dead_by_cause(connection)
     query = EventQuery(state="dead", cause=cause.cause, error_class=cause.error_class)
@@ -305,9 +333,26 @@ def test_a_timeline_tells_that_zoho_does_not_have_the_item(scene: Scene, connect
     scene.zoho.answers[ITEM] = None
     scene.changed(thin())
     scene.settle_all()
-    (skip,) = (entry for entry in told(connection) if entry.what == "skip")
-    assert skip.title == "Skipped: gone"
-    assert skip.detail.startswith("Zoho does not have the item, and there was no row.")
+    assert [(entry.what, entry.title, entry.detail) for entry in told(connection)][1:] == [
+        ("fetch", "Zoho was asked for the item", "What was delivered could not be decided by itself."),
+        ("skip", "Skipped: gone", "Zoho does not have the item, and there was no row."),
+    ]
+
+
+def test_a_timeline_tells_what_came_of_asking_zoho(scene: Scene, connection: Connection) -> None:
+    scene.zoho.answers[ITEM] = fields(5)
+    for _ in range(2):
+        scene.changed(thin())
+        scene.settle_all()
+    assert [(entry.what, entry.title) for entry in told(connection)] == [
+        ("delivery", "Delivered: created or edited"),
+        ("fetch", "Zoho was asked for the item"),
+        ("change", "Changed by a webhook"),
+        ("delivery", "Delivered: created or edited"),
+        ("fetch", "Zoho was asked for the item"),
+        ("skip", "Skipped: unchanged"),
+    ]
+    assert told(connection)[-1].detail == "Nothing in what Zoho answered differs from the row."
 
 
 def test_a_timeline_tells_tombstones_and_returns(scene: Scene, connection: Connection) -> None:

@@ -131,7 +131,7 @@ SELECT count(*) AS count
 -- name: events_of
 -- All that is known of an item's events, the newest first.
 SELECT id, received_at, kind, state, outcome, error, processed_at, run_id, discarded_at, discarded_by, discard_reason,
-       needs_fetch, body, content_type, query_string
+       needs_fetch, claimed_at, body, content_type, query_string
   FROM events
  WHERE item_id = %(item_id)s
  ORDER BY id DESC

@@ -82,7 +82,8 @@ WITH items AS (
        SET state = CASE WHEN held.outcome IS NULL THEN 'recorded' ELSE 'processed' END,
            outcome = held.outcome,
            processed_at = CASE WHEN held.outcome IS NULL THEN NULL ELSE clock_timestamp() END,
-           needs_fetch = held.outcome IS NULL,
+           -- Of what is finished it tells that Zoho was asked.
+           needs_fetch = held.outcome IS NULL OR events.needs_fetch,
            claimable_at = now(),
            error_class = NULL,
            error = held.reason,
