@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from anyio import to_thread
 from itsdangerous import BadSignature, URLSafeSerializer
@@ -31,6 +32,8 @@ T = TypeVar("T")
 # A browser takes a cookie with this prefix only over TLS (or from its own machine), for this very host, and all of it.
 COOKIE = "__Host-zoho-mirror"
 _AWAY = "Postgres does not answer; nobody can be recognised until it is back.\n"
+# The frame's own: the browser's time zone, as a script of its pages tells it.
+_ZONE_COOKIE = "timezone"
 # Pages hold addresses with the host that was asked for, some of them within scripts.
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 _NO_HOST = "The Host header names no host.\n"
@@ -167,7 +170,7 @@ class _Guard:
         if request.state.is_anonymous and not is_public:
             await _to_sign_in(request)(scope, receive, send)
         else:
-            await self._read(scope, receive, send)
+            await self._read(_in_a_known_zone(request), receive, send)
 
     async def _read(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what can be read.
@@ -214,6 +217,18 @@ async def _is_readable(scope: Scope, body: bytes) -> bool:
 
 def _is_storable(text: str) -> bool:
     return "\0" not in text and text == text.encode(errors="replace").decode()
+
+
+def _in_a_known_zone(request: Request) -> Scope:
+    """Return the scope, without a cookie that names a time zone which is none: the frame would fail at it."""
+    zone = request.cookies.get(_ZONE_COOKIE)
+    try:
+        ZoneInfo(zone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        kept = "; ".join(f"{name}={value}" for name, value in request.cookies.items() if name != _ZONE_COOKIE)
+        headers = [(name, value) for name, value in request.scope["headers"] if name != b"cookie"]
+        return {**request.scope, "headers": [*headers, (b"cookie", kept.encode("latin-1"))]}
+    return request.scope
 
 
 async def _nothing_more() -> Message:
