@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import perf_counter
 
@@ -171,6 +172,7 @@ def measure(system: System, scale: Scale) -> Iterator[Subject]:
 
 
 _NOTES = (
+    "The whole page is to take less than 100 ms.",
     "One look at a time. Pages come from one web process, over HTTP; the rest is asked of Postgres directly.",
     "A search for a part of a name, and the exact totals of /metrics, read whole tables or indexes.",
 )
@@ -195,6 +197,18 @@ def _part_of_a_name(connection: Connection) -> None:
     browsing.find_products(connection, ProductQuery(text="duct 77"), sort="name", most=_ROWS)
 
 
+def _newest_events(connection: Connection) -> None:
+    browsing.find_events(connection, EventQuery(), most=_ROWS)
+    browsing.count_events(connection, EventQuery(), at_most=_COUNTED)
+
+
+def _an_hour_weeks_ago(connection: Connection) -> None:
+    since = datetime.now(UTC) - timedelta(days=20)
+    query = EventQuery(since=since, until=since + timedelta(hours=1))
+    browsing.find_events(connection, query, most=_ROWS)
+    browsing.count_events(connection, query, at_most=_COUNTED)
+
+
 def _dead(connection: Connection) -> None:
     browsing.find_events(connection, EventQuery(state="dead"), most=_ROWS)
     browsing.count_events(connection, EventQuery(state="dead"), at_most=_COUNTED)
@@ -213,6 +227,8 @@ _LOOKS: dict[str, Callable[[Connection], None]] = {
     "charts and dead events by cause": _charts,
     "products: the first page and the count": _products,
     "products by a part of the name": _part_of_a_name,
+    "events: the first page and the count": _newest_events,
+    "events of an hour weeks ago: page and count": _an_hour_weeks_ago,
     "dead events: the first page and the count": _dead,
     "one item's timeline": _timeline,
     "exact totals, for /metrics": _totals,
