@@ -244,23 +244,23 @@ def _of_deliveries(overview: Overview) -> Iterator[Problem]:
         yield Problem(what, how, "webhooks")
     if overview.dead:
         what = "1 dead event" if overview.dead == 1 else f"{overview.dead:,} dead events"
-        yield Problem(what, "events causes; then replay --state dead, or discard", "events/list?state=dead")
+        yield Problem(what, "find out the cause, then replay or discard them: events causes", "events/list?state=dead")
     if overview.oldest_unfinished_age and overview.oldest_unfinished_age > _EVENTS_OVERDUE:
         what = f"{overview.unfinished:,} events wait, the oldest for more than 10 minutes"
-        yield Problem(what, "see error of the events", "events/list?state=recorded")
+        yield Problem(what, "see what they wait for: events --state recorded", "events/list?state=recorded")
 
 
 def _of_runs(seen: Reconciliation, now: datetime) -> Iterator[Problem]:
     if seen.held:
-        yield Problem(f"run {seen.held.id} is held: {seen.held.error}", f"runs show {seen.held.id}", _page(seen.held))
+        how = f"confirm its deletions, or discard them: runs show {seen.held.id}"
+        yield Problem(f"run {seen.held.id} is held: {seen.held.error}", how, _page(seen.held))
     for run in seen.newest:
         if run.state == "running" and run.error_class in ("NotAuthorised", "NotConnected"):
             what = f"run {run.id} ({run.kind}) waits: {run.error}"
             yield Problem(what, "docs/operations.md, Parts that are away", _page(run))
         if run.state in ("partial", "failed") and run.error_class:
-            yield Problem(
-                f"run {run.id} ({run.kind}) ended {run.state}: {run.error}", f"runs show {run.id}", _page(run)
-            )
+            what = f"run {run.id} ({run.kind}) ended {run.state}: {run.error}"
+            yield Problem(what, f"see what it had to leave out: runs show {run.id}", _page(run))
     full = seen.last_complete.get("full")
     if full is None and any(now - run.started_at > _FIRST_FULL_RUN_OVERDUE for run in seen.newest):
         yield Problem("no full run was ever complete", "runs", "runs/list")
