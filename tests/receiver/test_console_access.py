@@ -124,52 +124,29 @@ def test_without_a_session_the_way_to_zoho_leads_to_the_sign_in_page(console: We
             assert answer.status_code == 405
 
 
-def forged(kind: str, token: str, browser: Browser) -> str:
-    """Return a cookie that is no session."""
-    real = browser.session
-    return {
-        "garbled": "garbled",
-        "empty": "",
-        "cut": real[:-1],
-        "longer": f"{real}A",
-        "changed": ("A" if real[3] != "A" else "B").join((real[:3], real[4:])),
-        "unsigned": token,
-        "signed by another secret": sign(token, secret="another secret of more than 32 characters"),
-        "signed for another use": str(URLSafeSerializer(SESSION_SECRET, salt="starlette-admin-csrf").dumps(token)),
-        "of nobody": sign("a token that was never given"),
-        "no text": sign({"token": token}),
-        "a list": sign([token]),
-        "long": "A" * 8_000,
-        "beyond ASCII": "\xff\xfe",
-    }[kind]
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
+def test_what_is_no_session_opens_nothing(operator: Browser, rows: Rows) -> None:
+    real = operator.session
+    token = URLSafeSerializer(SESSION_SECRET, salt="session").loads(real)
+    forged = (
+        "",
         "garbled",
-        "empty",
-        "cut",
-        "longer",
-        "changed",
-        "unsigned",
-        "signed by another secret",
-        "signed for another use",
-        "of nobody",
-        "no text",
-        "a list",
-        "long",
-        "beyond ASCII",
-    ],
-)
-def test_what_is_no_session_opens_nothing(operator: Browser, rows: Rows, kind: str) -> None:
-    token = URLSafeSerializer(SESSION_SECRET, salt="session").loads(operator.session)
-    cookie = forged(kind, token, operator).encode("latin-1")
+        real[:-1],
+        f"{real}A",
+        ("A" if real[3] != "A" else "B").join((real[:3], real[4:])),
+        token,
+        sign(token, secret="another secret of more than 32 characters"),
+        str(URLSafeSerializer(SESSION_SECRET, salt="starlette-admin-csrf").dumps(token)),
+        sign("a token that was never given"),
+        sign({"token": token}),
+        sign([token]),
+        "A" * 8_000,
+        "\xff\xfe",
+    )
+    paths = ("/console/", "/console/products/list", "/console/products/export.csv", "/console/zoho/callback")
     before = everything(rows)
-    for path in ("/console/", "/console/products/list", "/console/products/export.csv", "/console/zoho/callback"):
-        for method in ("GET", "HEAD", "POST"):
-            headers = {b"Cookie": COOKIE.encode() + b"=" + cookie}
-            assert_turned_away(operator.web.client.request(method, path, headers=headers))
+    for cookie, path, method in product(forged, paths, ("GET", "HEAD", "POST")):
+        headers = {b"Cookie": COOKIE.encode() + b"=" + cookie.encode("latin-1")}
+        assert_turned_away(operator.web.client.request(method, path, headers=headers))
     assert everything(rows) == before
     assert operator.get("").status_code == 200
 
