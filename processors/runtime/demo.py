@@ -35,7 +35,7 @@ from processors.store import database
 from processors.store.audit import Requester
 from processors.store.database import AWAY, Connection, Pool
 from processors.store.products import Changes
-from processors.workflows import access, insights
+from processors.workflows import access, browsing, insights
 from processors.workflows.insights import AppliedChange, RunReport
 
 _EDITS_PER_SECOND = 2.0
@@ -192,7 +192,7 @@ def _watch(
 
 
 def _reports(connection: Connection, after: int) -> list[RunReport]:
-    found = [run for run in insights.latest_runs(connection, most=5) if run.id > after]
+    found = [run for run in browsing.find_runs(connection, most=5) if run.id > after]
     reports = [insights.run_report(connection, run.id, most=0) for run in reversed(found)]
     return [report for report in reports if report is not None]
 

@@ -39,11 +39,11 @@ from processors.runtime.processes import build_reconciler, repeating
 from processors.settings import Settings
 from processors.store import runs, timetable
 from processors.store.database import Pool
-from processors.store.products import NOT_DRIFT
+from processors.store.products import NOT_DRIFT, ItemChange
 from processors.store.runs import Run, RunKind
-from processors.workflows import connection, insights, operations
+from processors.workflows import browsing, connection, insights, operations
 from processors.workflows.drift import IN_WORDS
-from processors.workflows.insights import ItemChange, Overview, RunReport
+from processors.workflows.insights import Overview, RunReport
 from processors.workflows.operations import FetchedItem, StartedRun, Verification
 from processors.workflows.paging import PER_PAGE
 from processors.zoho import limiter
@@ -235,7 +235,7 @@ def _told_of(item: FetchedItem) -> str:
 def list_runs(settings: Settings, *, most: int, as_json: bool) -> None:
     """List the newest runs."""
     with opened(settings) as pool, pool.connection() as connection:
-        found = insights.latest_runs(connection, most=most)
+        found = browsing.find_runs(connection, most=most)
     if as_json:
         for run in found:
             echo_json(run)
@@ -393,7 +393,7 @@ def _print_status(out: Console, overview: Overview, settings: Settings) -> None:
 def changes(settings: Settings, item_id: str, *, most: int, as_json: bool) -> None:
     """List an item's changes, the newest first."""
     with opened(settings) as pool, pool.connection() as connection:
-        found = insights.changes_of(connection, item_id, most=most)
+        found = browsing.find_changes(connection, item_id=item_id, most=most)
     if as_json:
         for change in found:
             echo_json(change)

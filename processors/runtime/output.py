@@ -21,7 +21,7 @@ from processors.errors import MirrorError
 from processors.settings import Settings
 from processors.store import database
 from processors.store.audit import Requester
-from processors.store.database import AWAY, Pool
+from processors.store.database import AWAY, NOT_MIGRATED, Pool
 from processors.store.products import Changes
 
 LOOK_SECONDS = 0.25
@@ -52,7 +52,7 @@ def opened(settings: Settings) -> Iterator[Pool]:
         psycopg.connect(url, connect_timeout=database.CONNECT_TIMEOUT_SECONDS).close()
         with database.sync_pool(url, size=_CONNECTIONS, name="cli") as pool:
             yield pool
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction):
+    except NOT_MIGRATED:
         message = "the database is not up to date; run: python -m processors migrate"
         raise Refused(message) from None
     except AWAY as error:

@@ -21,6 +21,9 @@ AsyncPool = AsyncConnectionPool[AsyncConnection]
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 """What a call raises when Postgres is away, restarting, or refusing connections."""
 
+NOT_MIGRATED = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
+"""What a statement raises before `migrate` ran."""
+
 TOO_LARGE = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex)
 """Also operational errors in psycopg's order, but about the values: the next try would end the same."""
 

@@ -6,11 +6,10 @@ change behind a gap is told only when nobody can fill the gap any more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from processors.store.database import Connection, only_row
-from processors.store.products import Cause, Changes, Source
+from processors.store.products import ItemChange
 from processors.store.queries import Queries
 
 LONGEST_TRANSACTION = timedelta(minutes=10)
@@ -19,33 +18,18 @@ LONGEST_TRANSACTION = timedelta(minutes=10)
 _queries = Queries("feed.sql")
 
 
-@dataclass(frozen=True, slots=True)
-class FeedChange:
-    """One applied change."""
-
-    id: int
-    item_id: str
-    changed_at: datetime
-    source: Source
-    event_id: int | None
-    run_id: int | None
-    cause: Cause | None
-    zoho_modified_at: datetime | None
-    changes: Changes
-
-
-def changes_after(connection: Connection, after: int, *, most: int) -> list[FeedChange]:
+def changes_after(connection: Connection, after: int, *, most: int) -> list[ItemChange]:
     """Return the changes with ids above `after`, the lowest first, none left out; `after` is 0 at the beginning.
 
     The connection must be outside of a transaction: each of the two statements has to see what is committed by then.
     """
     extent = only_row(connection.execute(_queries.extent))
     parameters = {"after": after, "last_id": extent["last_id"], "longest": LONGEST_TRANSACTION, "most": most}
-    changes: list[FeedChange] = []
+    changes: list[ItemChange] = []
     for row in connection.execute(_queries.changes_between, parameters):
         is_old = row.pop("is_old")
         previous = changes[-1].id if changes else after
         if extent["has_writers"] and row["id"] != previous + 1 and not is_old:
             break
-        changes.append(FeedChange(**row))
+        changes.append(ItemChange(**row))
     return changes

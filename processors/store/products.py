@@ -93,6 +93,21 @@ class Change:
     wrong_since: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One applied change, as its row in `product_changes` tells of it."""
+
+    id: int
+    item_id: str
+    changed_at: datetime
+    source: Source
+    event_id: int | None
+    run_id: int | None
+    cause: Cause | None
+    zoho_modified_at: datetime | None
+    changes: Changes
+
+
 def current_from_row(row: Row) -> Current:
     """Read the product columns of a row of `claim_events`, `read_current` or `compare`."""
     if row["revision"] is None:

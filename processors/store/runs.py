@@ -167,11 +167,6 @@ def find(connection: Connection, run_id: int) -> Run | None:
     return _run(connection.execute(_queries.find_run, {"run_id": run_id}).fetchone())
 
 
-def latest(connection: Connection, *, most: int) -> list[Run]:
-    """Return the newest runs, the newest first."""
-    return [run_from_row(row) for row in connection.execute(_queries.latest_runs, {"most": most})]
-
-
 def newest(connection: Connection) -> list[Run]:
     """Return the newest run of each kind."""
     return [run_from_row(row) for row in connection.execute(_queries.newest)]

@@ -10,7 +10,7 @@ from typing import Any, Literal, LiteralString
 from processors.errors import BodyUnreadable
 from processors.store import audit
 from processors.store.database import Connection, Row
-from processors.store.products import NOT_DRIFT, Cause, Changes, Source
+from processors.store.products import NOT_DRIFT, Changes, ItemChange, Source
 from processors.store.queries import Queries, containing
 from processors.store.runs import Run, RunKind, RunState, run_from_row
 from processors.workflows.drift import IN_WORDS
@@ -154,27 +154,12 @@ def count_events(connection: Connection, query: EventQuery, *, at_most: int) -> 
     return _count(connection, _queries.count_events_meant, {**_event_parameters(query), "at_most": at_most})
 
 
-@dataclass(frozen=True, slots=True)
-class AppliedTo:
-    """One applied change, and which item it was applied to."""
-
-    id: int
-    item_id: str
-    changed_at: datetime
-    source: Source
-    event_id: int | None
-    run_id: int | None
-    cause: Cause | None
-    zoho_modified_at: datetime | None
-    changes: Changes
-
-
 def find_changes(
     connection: Connection, *, item_id: str | None = None, before: int | None = None, most: int
-) -> list[AppliedTo]:
+) -> list[ItemChange]:
     """Return applied changes, the newest first; `before`, an id, goes on from there."""
     asked = {"item_id": item_id, "before": before, "most": most}
-    return [AppliedTo(**row) for row in _rows(connection, _queries.find_changes, asked)]
+    return [ItemChange(**row) for row in _rows(connection, _queries.find_changes, asked)]
 
 
 def find_runs(
@@ -333,7 +318,7 @@ def _of_attempt(attempt: Row) -> TimelineEntry:
     return TimelineEntry(attempt["ended_at"], "attempt", title, detail, attempt["event_id"], None, None, {})
 
 
-def _of_change(change: AppliedTo) -> TimelineEntry:
+def _of_change(change: ItemChange) -> TimelineEntry:
     title = _SOURCES[change.source]
     if "deleted_at" in change.changes:
         title = title.replace("Changed", "Tombstoned" if change.changes["deleted_at"][1] else "Brought back")

@@ -420,31 +420,6 @@ def event_detail(connection: Connection, event_id: int) -> EventDetail | None:
     return EventDetail(**{**row, "attempts": attempts, "body": bytes(row["body"]).decode("utf-8", "replace")})
 
 
-def latest_runs(connection: Connection, *, most: int) -> list[Run]:
-    """Return the newest runs, the newest first."""
-    return runs.latest(connection, most=most)
-
-
-@dataclass(frozen=True, slots=True)
-class ItemChange:
-    """One change of one item."""
-
-    id: int
-    changed_at: datetime
-    source: Source
-    event_id: int | None
-    run_id: int | None
-    cause: Cause | None
-    zoho_modified_at: datetime | None
-    changes: Changes
-
-
-def changes_of(connection: Connection, item_id: str, *, most: int) -> list[ItemChange]:
-    """Return an item's changes, the newest first."""
-    rows = connection.execute(_queries.changes_of, {"item_id": item_id, "most": most})
-    return [ItemChange(**row) for row in rows]
-
-
 def schema_is_there(connection: Connection) -> bool:
     """Tell whether `migrate` ran on this database."""
     return bool(only_row(connection.execute(_queries.schema_is_there))["is_there"])

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from processors.store.api_tokens import Bearer
 from processors.store.audit import Requester
-from processors.store.database import AWAY, Pool
+from processors.store.database import AWAY, NOT_MIGRATED, Pool
 from processors.workflows import tokens
 from receiver.api import problems
 
@@ -68,7 +68,7 @@ class Door:
     async def _let_in(self, token: str, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             bearer = await to_thread.run_sync(lambda: tokens.verify(self._pool, token, within=CONNECTION_WAIT))
-        except (*AWAY, *problems.NOT_MIGRATED) as error:
+        except (*AWAY, *NOT_MIGRATED) as error:
             answer = await problems.of_database(None, error)
             await answer(scope, receive, send)
             return

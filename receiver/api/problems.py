@@ -26,15 +26,12 @@ from processors.errors import (
     RunRefused,
     TransientError,
 )
-from processors.store.database import AWAY
+from processors.store.database import AWAY, NOT_MIGRATED
 
 MEDIA_TYPE = "application/problem+json"
 
 RETRY_AFTER = timedelta(seconds=5)
 """What a program is told to wait where nobody knows better."""
-
-NOT_MIGRATED = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
-"""What a statement raises before `migrate` ran."""
 
 # Names of alternatives within a body; they say nothing to whoever wrote it.
 _INTERNAL = ("ByIds", "ByFilter")

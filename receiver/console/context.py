@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from anyio import to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -19,8 +18,9 @@ from processors.errors import MirrorError
 from processors.messaging.messages import Publisher
 from processors.settings import Settings
 from processors.store.audit import Requester
-from processors.store.database import AWAY, Connection, Pool
+from processors.store.database import Connection, Pool
 from receiver.console.sessions import Visitor
+from receiver.console.waiting import in_a_thread
 from receiver.zoho import LazyZoho
 
 P = ParamSpec("P")
@@ -57,11 +57,7 @@ class Console:
         Raises:
             HTTPException: 503; Postgres is away.
         """
-        try:
-            return await to_thread.run_sync(lambda: do(*args, **kwargs))
-        except AWAY:
-            text = "Postgres does not answer. Deliveries are answered 503 until it is back; Zoho may send them again."
-            raise HTTPException(503, text) from None
+        return await in_a_thread(do, *args, **kwargs)
 
 
 def visitor(request: Request) -> Visitor:

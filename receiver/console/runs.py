@@ -15,7 +15,7 @@ from starlette_admin.routing import route
 from processors.store.database import Connection
 from processors.store.products import NOT_DRIFT
 from processors.store.runs import Run, RunKind, RunState
-from processors.workflows import browsing, insights, operations
+from processors.workflows import browsing, connection, insights, operations
 from processors.workflows.insights import RunReport
 from processors.workflows.operations import Estimate
 from receiver.console.context import Page, acts, back_to, requester
@@ -103,6 +103,7 @@ class RunActions(Page):
         kind = (await request.form()).get("kind")
         if kind not in get_args(RunKind):
             raise HTTPException(400, "kind: full or recent")
+        await self.console.read(connection.require_organisation, self.console.settings)
         started = await self.console.run(
             operations.start_run,
             self.console.pool,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from anyio import to_thread
 from itsdangerous import BadSignature, URLSafeSerializer
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -22,22 +20,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette_admin.auth import AdminUser, BaseAuthProvider
 
 from processors.errors import SignInFailed, SignInThrottled
-from processors.store.database import AWAY, Pool
+from processors.store.database import Pool
 from processors.store.operators import LONGEST, Role, SignedIn
 from processors.workflows import access
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from receiver.console.waiting import in_a_thread
 
 # A browser takes a cookie with this prefix only over TLS (or from its own machine), for this very host, and all of it.
 COOKIE = "__Host-zoho-mirror"
-_AWAY = "Postgres does not answer; nobody can be recognised until it is back.\n"
 # The frame's own: the browser's time zone, as a script of its pages tells it.
 _ZONE_COOKIE = "timezone"
 # Pages hold addresses with the host that was asked for, some of them within scripts.
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 _NO_HOST = "The Host header names no host.\n"
 _MOST_FORM_BYTES = 256 * 1024
+_FORM_SECONDS = 15.0
+_TOO_SLOW = "The form did not arrive in time.\n"
 _TOO_LARGE = f"No form of this console holds more than {_MOST_FORM_BYTES // 1024} KiB.\n"
 _NOT_READ = "This cannot be read: it is no form of this console. Please go back, and try again.\n"
 
@@ -69,12 +66,12 @@ class Sessions(BaseAuthProvider):
         """Return who is behind a request.
 
         Raises:
-            psycopg.OperationalError: Postgres is away.
+            HTTPException: 503; the database cannot be asked.
         """
         token = self._token(request)
         if token is None:
             return None
-        found: SignedIn | None = await to_thread.run_sync(access.signed_in, self._pool, token)
+        found: SignedIn | None = await in_a_thread(access.signed_in, self._pool, token)
         if found is None:
             return None
         return Visitor(username=f"{found.name} ({found.role})", name=found.name, role=found.role, token=token)
@@ -106,7 +103,7 @@ class Sessions(BaseAuthProvider):
         return await self._form(request)
 
     async def _form(self, request: Request, *, error: str = "", status: int = 200) -> Response:
-        anybody = await _ask(access.anybody_may_sign_in, self._pool)
+        anybody = await in_a_thread(access.anybody_may_sign_in, self._pool)
         context = {"error": error, "anybody": anybody, "name": (await request.form()).get("username", "")}
         return self._templates.TemplateResponse(request, "login.html", context, status)
 
@@ -117,7 +114,7 @@ class Sessions(BaseAuthProvider):
         address = request.client.host if request.client else None
         browser = request.headers.get("user-agent", "")
         try:
-            token = await _ask(access.sign_in, self._pool, name, password, address=address, browser=browser)
+            token = await in_a_thread(access.sign_in, self._pool, name, password, address=address, browser=browser)
         except SignInFailed:
             return await self._form(request, error="Name and password do not belong together.", status=401)
         except SignInThrottled as error:
@@ -135,7 +132,7 @@ class Sessions(BaseAuthProvider):
 
     async def sign_out(self, request: Request) -> Response:
         """End this session."""
-        await _ask(access.sign_out, self._pool, request.state.admin_user.token)
+        await in_a_thread(access.sign_out, self._pool, request.state.admin_user.token)
         response = RedirectResponse(f"{request.scope['root_path']}/login", 303)
         response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax")
         return response
@@ -161,8 +158,8 @@ class _Guard:
             return
         try:
             request.state.admin_user = await self._sessions.authenticate(request)
-        except AWAY:
-            await PlainTextResponse(_AWAY, 503, headers={"Retry-After": "5"})(scope, receive, send)
+        except HTTPException as error:
+            await PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)(scope, receive, send)
             return
         request.state.is_anonymous = request.state.admin_user is None
         path = scope["path"].removeprefix(scope["root_path"])
@@ -179,8 +176,14 @@ class _Guard:
         """
         body = b""
         message: Message = {"more_body": True}
+        deadline = asyncio.get_running_loop().time() + _FORM_SECONDS
         while message.get("more_body"):
-            message = await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                await PlainTextResponse(_TOO_SLOW, 408)(scope, receive, send)
+                return
             if message["type"] == "http.disconnect":
                 return
             body += message.get("body", b"")
@@ -233,18 +236,6 @@ def _in_a_known_zone(request: Request) -> Scope:
 
 async def _nothing_more() -> Message:
     return {"type": "http.disconnect"}
-
-
-async def _ask(do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what the database says.
-
-    Raises:
-        HTTPException: 503; Postgres is away.
-    """
-    try:
-        return await to_thread.run_sync(lambda: do(*args, **kwargs))
-    except AWAY:
-        raise HTTPException(503, _AWAY.rstrip(), {"Retry-After": "5"}) from None
 
 
 def _to_sign_in(request: Request) -> Response:

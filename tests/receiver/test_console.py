@@ -280,7 +280,9 @@ def test_an_item_that_cannot_be_fetched_is_said_and_nothing_is_changed(
 
 
 @pytest.mark.parametrize("kind", ["full", "recent"])
-def test_a_run_is_started_once(operator: Browser, rows: Rows, kind: str) -> None:
+def test_a_run_is_started_once(operator: Browser, pool: Pool, rows: Rows, kind: str) -> None:
+    with pool.connection() as connection:
+        connection.execute("UPDATE zoho_connection SET organization_id = '60012345678'")
     page = operator.acts("runs", {"kind": kind})
     (run,) = rows("SELECT id, kind, trigger, state FROM reconciliation_runs")
     assert (run["kind"], run["trigger"], run["state"]) == (kind, "console", "running")
@@ -288,6 +290,11 @@ def test_a_run_is_started_once(operator: Browser, rows: Rows, kind: str) -> None
     assert f"Run {run['id']} ({kind}) is under way already" in operator.acts("runs", {"kind": kind})
     assert len(rows("SELECT id FROM reconciliation_runs")) == 1
     assert audited(rows) == [("olga", "run.started", [str(run["id"])]), ("olga", "run.hurried", [str(run["id"])])]
+
+
+def test_without_an_organisation_no_run_is_started(operator: Browser, rows: Rows) -> None:
+    assert "No organisation is known: connect Zoho in the console" in operator.acts("runs", {"kind": "full"})
+    assert rows("SELECT id FROM reconciliation_runs") == []
 
 
 def test_a_run_of_no_kind_is_answered_400(operator: Browser, rows: Rows) -> None:

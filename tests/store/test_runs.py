@@ -19,6 +19,7 @@ from processors.store.certificates import Certificate
 from processors.store.database import Connection, Pool
 from processors.store.products import CONTENT_COLUMNS, Content
 from processors.store.runs import Check, Counts, KeptPage, Listed, Run, RunKind, RunState, Unusable
+from processors.workflows import browsing
 from tests.workflows.scene import Scene, fields, run_together
 
 HOUR = timedelta(hours=1)
@@ -581,7 +582,7 @@ def test_relays_at_the_same_time_share_the_runs_between_them(pool: Pool, connect
 def test_runs_are_found_the_newest_first(connection: Connection) -> None:
     ended = [runs.finish(connection, working(connection, kind), "complete") for kind in ("full", "recent", "full")]
     failed = runs.finish(connection, working(connection, "recent"), "failed", error="x")
-    assert runs.latest(connection, most=3) == [failed, ended[2], ended[1]]
+    assert browsing.find_runs(connection, most=3) == [failed, ended[2], ended[1]]
     assert runs.newest(connection) == [ended[2], failed]
     assert runs.last_complete(connection) == {"full": ended[2], "recent": ended[1]}
     assert runs.find(connection, failed.id + 100) is None

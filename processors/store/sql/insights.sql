@@ -89,13 +89,6 @@ SELECT now() AS now;
 -- Ids are given in the order of receipt.
 SELECT (SELECT received_at FROM events WHERE run_id IS NULL ORDER BY id DESC LIMIT 1) AS received_at;
 
--- name: changes_of
-SELECT id, changed_at, source, event_id, run_id, cause, zoho_modified_at, changes
-  FROM product_changes
- WHERE item_id = %(item_id)s
- ORDER BY id DESC
- LIMIT %(most)s;
-
 -- name: schema_is_there
 SELECT to_regclass('events') IS NOT NULL AND to_regclass('products') IS NOT NULL AS is_there;
 

@@ -26,9 +26,6 @@ SELECT * FROM reconciliation_runs WHERE kind = %(kind)s AND state = 'running';
 -- name: find_run
 SELECT * FROM reconciliation_runs WHERE id = %(run_id)s;
 
--- name: latest_runs
-SELECT * FROM reconciliation_runs ORDER BY id DESC LIMIT %(most)s;
-
 -- name: newest
 -- The newest run of each kind.
 SELECT run.*
