@@ -579,3 +579,15 @@ def test_every_answer_forbids_to_frame_guess_and_keep_it(operator: Browser, cons
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["referrer-policy"] == "same-origin"
+
+
+def test_where_migrate_did_not_run_people_are_told_so(serve: Serve, visit: Visit, database_url: str) -> None:
+    bare = serve(SESSION_SECRET=SESSION_SECRET, DATABASE_URL=database_url.rsplit("/", 1)[0] + "/postgres")
+    guest = visit(bare)
+    for path in ("", "login"):
+        guest.cookies[COOKIE] = sign("a token")
+        answer = guest.get(path)
+        assert answer.status_code == 503
+        assert "python -m processors migrate" in answer.text
+    del guest.cookies[COOKIE]
+    assert "python -m processors migrate" in guest.get("login").text
