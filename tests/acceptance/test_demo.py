@@ -10,6 +10,7 @@ import sys
 import threading
 import uuid
 
+import httpx
 import pytest
 
 from processors.runtime import procfile
@@ -57,6 +58,20 @@ class Demo:
         return "".join(self.lines)
 
 
+def signs_in(demo: Demo) -> bool:
+    """Tell whether the printed name and password open the printed console."""
+    (line,) = [line for line in demo.lines if "/console" in line]
+    found = re.search(r"(http\S+)  \(sign in as (\S+), password (\S+)\)", line)
+    assert found, line
+    url, name, password = found.groups()
+    with httpx.Client(timeout=10) as client:
+        csrf = re.search(r'name="csrftoken" value="([^"]+)"', client.get(f"{url}/login").text)
+        assert csrf
+        form = {"csrftoken": csrf[1], "username": name, "password": password}
+        answer = client.post(f"{url}/login", data=form)
+    return answer.status_code == httpx.codes.SEE_OTHER and "HttpOnly" in answer.headers["set-cookie"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_demo_shows_products_appearing_leaves_nothing_behind_and_starts_again_on_the_same_port() -> None:
     port = free_port()
@@ -66,6 +81,7 @@ def test_the_demo_shows_products_appearing_leaves_nothing_behind_and_starts_agai
         demo.wait_to_show(rf"http://127.0.0.1:{port}/health/ready")
         demo.wait_to_show(r"created .* ms .* price [\d.]+")
         demo.wait_to_show(r"\d+ products \(Zoho has \d+\)")
+        assert signs_in(demo)
         text = demo.end(ending)
         assert demo.process.returncode == 0, text
         assert "Everything is stopped" in text
