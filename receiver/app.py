@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import psycopg
 from starlette.applications import Starlette
@@ -86,8 +87,9 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
     intake_pool = database.async_pool(
         settings.database_url, size=_INTAKE_CONNECTIONS, name="web intake", timeout_seconds=_POOL_TIMEOUT_SECONDS
     )
-    monitor_pool = database.sync_pool(settings.database_url, size=_MONITOR_CONNECTIONS, name="web monitors")
-    visitor_pool = database.sync_pool(settings.database_url, size=_VISITOR_CONNECTIONS, name="web visitors")
+    sync_pool = partial(database.sync_pool, settings.database_url, is_checked=True)
+    monitor_pool = sync_pool(size=_MONITOR_CONNECTIONS, name="web monitors")
+    visitor_pool = sync_pool(size=_VISITOR_CONNECTIONS, name="web visitors")
     zoho = LazyZoho(visitor_pool, settings)
     resources = _Resources(
         intake_pool, monitor_pool, visitor_pool, zoho, Intake(intake_pool, publisher), Rejections(intake_pool)

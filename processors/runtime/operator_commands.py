@@ -342,7 +342,7 @@ def status(settings: Settings, *, as_json: bool) -> None:
     else:
         _print_status(console(), overview, settings)
         for problem in problems:
-            say(f"! {problem.what}\n  -> {problem.do}")
+            say(f"! {problem.what}\n  -> {problem.do}" + (f": {problem.command}" if problem.command else ""))
         if not problems:
             say("Nothing needs a person.")
     if problems:

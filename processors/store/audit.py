@@ -107,3 +107,8 @@ def failed_sign_ins(connection: Connection, name: str, address: str | None, wind
     """Return how often sign-ins failed within the window that ends now."""
     parameters = {"name": name, "address": address, "window": window}
     return FailedSignIns(**only_row(connection.execute(_queries.failed_sign_ins, parameters)))
+
+
+def forget_failed_sign_ins(connection: Connection, *, older_than: timedelta) -> None:
+    """Remove the only entries that strangers make; what operators and programs did stays."""
+    connection.execute(_queries.forget_failed_sign_ins, {"older_than": older_than})

@@ -57,8 +57,11 @@ _SESSION = (
 )
 
 
-def sync_pool(url: str, *, size: int, name: str) -> Pool:
+def sync_pool(url: str, *, size: int, name: str, is_checked: bool = False) -> Pool:
     """Return a pool of autocommit connections, still closed, for the process that calls; `size` is the most it takes.
+
+    `is_checked` has each connection tried before it is given, so that none is given that died with the server: for
+    those who do not try again.
 
     Open it with `wait=False` where the process should start although Postgres is away.
     """
@@ -74,6 +77,7 @@ def sync_pool(url: str, *, size: int, name: str) -> Pool:
         min_size=1,
         max_size=size,
         configure=configure,
+        check=ConnectionPool.check_connection if is_checked else None,
         timeout=5,
         reconnect_timeout=RECONNECT_SECONDS,
         name=name,

@@ -149,6 +149,17 @@ def sign_in(pool: Pool, name: str, password: str, *, address: str | None, browse
 
 def _verified(pool: Pool, requester: Requester, password: str) -> str:
     """Return what is kept of the password of whoever asks, if it is this one; failures are on record, and count."""
+    if not _hashing.acquire(timeout=_HASHING_SECONDS):
+        message = "too many sign in at this moment; try again"
+        raise SignInThrottled(message)
+    try:
+        return _verified_alone(pool, requester, password)
+    finally:
+        _hashing.release()
+
+
+def _verified_alone(pool: Pool, requester: Requester, password: str) -> str:
+    # Counted, verified and noted by one thread at a time: many guesses at once do not slip past the count together.
     name, address = requester.name, requester.address
     with pool.connection() as connection:
         failed = audit.failed_sign_ins(connection, name, address, _WINDOW)
@@ -157,7 +168,7 @@ def _verified(pool: Pool, requester: Requester, password: str) -> str:
         _log.warning("sign_in.throttled", operator=name, address=address)
         message = f"too many attempts failed; try again in {_WINDOW.total_seconds() / 60:.0f} minutes"
         raise SignInThrottled(message)
-    if _verify(stored or _NOBODYS_HASH, password) and stored is not None:
+    if _is_password_of(stored or _NOBODYS_HASH, password) and stored is not None:
         return stored
     with pool.connection() as connection:
         audit.note(connection, requester, "sign_in.failed")
@@ -166,9 +177,9 @@ def _verified(pool: Pool, requester: Requester, password: str) -> str:
     raise SignInFailed(message)
 
 
-def signed_in(pool: Pool, token: str) -> SignedIn | None:
-    """Return whose session it is; None: nobody's, or not any more."""
-    with pool.connection() as connection:
+def signed_in(pool: Pool, token: str, *, within: timedelta) -> SignedIn | None:
+    """Return whose session it is; None: nobody's, or not any more. `within` bounds the wait for a connection."""
+    with pool.connection(timeout=within.total_seconds()) as connection:
         return operators.find_session(connection, _digest(token))
 
 
@@ -183,10 +194,11 @@ def is_of(session: Session, token: str) -> bool:
     return session.digest == _digest(token)
 
 
-def sign_out(pool: Pool, token: str) -> None:
+def sign_out(pool: Pool, token: str, requester: Requester) -> None:
     """End one session."""
-    with pool.connection() as connection:
+    with pool.connection() as connection, connection.transaction():
         operators.close_session(connection, _digest(token))
+        audit.note(connection, requester, "session.ended")
 
 
 def sign_out_everywhere(pool: Pool, name: str, requester: Requester) -> int:
@@ -207,16 +219,11 @@ def _hash(password: str) -> str:
         return _hasher.hash(password)
 
 
-def _verify(password_hash: str, password: str) -> bool:
-    if not _hashing.acquire(timeout=_HASHING_SECONDS):
-        message = "too many sign in at this moment; try again"
-        raise SignInThrottled(message)
+def _is_password_of(password_hash: str, password: str) -> bool:
     try:
         return len(password) <= _LONGEST_PASSWORD and _hasher.verify(password_hash, password)
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         return False
-    finally:
-        _hashing.release()
 
 
 def _checked_name(name: str) -> str:

@@ -16,6 +16,8 @@ from processors.store import audit, zoho_connection
 from processors.store.audit import Requester
 from processors.store.database import Connection, Pool
 from processors.store.zoho_connection import Stored
+from processors.workflows import browsing
+from processors.workflows.browsing import ProductQuery
 from processors.zoho import hosts, token_endpoint
 from processors.zoho.client import ZohoClient
 from processors.zoho.connecting import KEYS_ARE_MISSING, Organisation
@@ -274,11 +276,14 @@ def _choose_if_clear(
         zoho_connection.choose_organization(connection, chosen.organization_id, chosen.name)
     elif settings.zoho_organization_id:
         zoho_connection.note_error(connection, _not_among(settings.zoho_organization_id, found))
+    elif wanted and browsing.count_products(connection, ProductQuery(), at_most=1):
+        # What is mirrored here stays the organisation's that it was read from.
+        zoho_connection.note_error(connection, _not_among(wanted, found))
     elif len(found) == 1:
         _choose(connection, found[0], requester)
-    else:
-        # The former one is not to be had by this connection.
+    elif wanted:
         zoho_connection.choose_organization(connection, None, None)
+        audit.note(connection, requester, "zoho.organisation_dropped", [wanted])
 
 
 def _choose(connection: Connection, chosen: Organisation, requester: Requester) -> None:
@@ -306,7 +311,8 @@ def choose_organisation(pool: Pool, settings: Settings, organization_id: str, re
     """Mirror this organisation from now on.
 
     Raises:
-        ConnectionRefused: the connection does not reach it, or the environment sets another one.
+        ConnectionRefused: the connection does not reach it, the environment sets another one, or another one is
+            mirrored here already.
         WorkError: Zoho is not connected, or gives no answer now.
     """
     if settings.zoho_organization_id not in (None, organization_id):
@@ -318,6 +324,13 @@ def choose_organisation(pool: Pool, settings: Settings, organization_id: str, re
         raise ConnectionRefused(_not_among(organization_id, found))
     with pool.connection() as connection, connection.transaction():
         zoho_connection.lock(connection)
+        former = zoho_connection.read(connection).organization_id
+        if former not in (None, organization_id) and browsing.count_products(connection, ProductQuery(), at_most=1):
+            message = (
+                f"the products here are those of organisation {former}; a mirror of another one needs a database of "
+                "its own (docs/operations.md, Another organisation)"
+            )
+            raise ConnectionRefused(message)
         _choose(connection, chosen, requester)
 
 

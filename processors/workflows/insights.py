@@ -194,9 +194,10 @@ class Problem:
 
     what: str
     do: str
-    """In a shell."""
     page: str
     """Of the console: where to see it, and what can be done about it."""
+    command: str = ""
+    """In a shell."""
 
 
 # Twice a day's distance: one missed night is an hour's matter, two are a fault.
@@ -221,7 +222,9 @@ def _of_connection(connection: ConnectionStatus) -> Iterator[Problem]:
         yield Problem("Zoho is not connected", how, "zoho")
     elif connection.last_error:
         yield Problem(
-            f"Zoho refuses the connection: {connection.last_error}", "docs/operations.md, Zoho refuses", "zoho"
+            f"Zoho refuses the connection: {connection.last_error}",
+            "see docs/operations.md, Parts that are away",
+            "zoho",
         )
     elif not connection.has_organization:
         yield Problem("no organisation is chosen", "choose one in the console, or set ZOHO_ORGANIZATION_ID", "zoho")
@@ -229,12 +232,12 @@ def _of_connection(connection: ConnectionStatus) -> Iterator[Problem]:
 
 def _of_processes(overview: Overview) -> Iterator[Problem]:
     if "worker" not in overview.processes:
-        yield Problem("no worker is alive", "start one: python -m processors worker", "")
+        yield Problem("no worker is alive", "start one", "", "python -m processors worker")
     # A scheduler that starts runs by the command line stands in for a clock.
     newest = max(overview.reconciliation.newest, key=lambda run: run.id, default=None)
     is_scheduled = newest and newest.trigger == "cli" and overview.now - newest.started_at < _FULL_RUN_OVERDUE
     if "clock" not in overview.processes and not is_scheduled:
-        yield Problem("no clock is alive: no run starts by itself", "start one: python -m processors clock", "")
+        yield Problem("no clock is alive: no run starts by itself", "start one", "", "python -m processors clock")
 
 
 def _of_deliveries(overview: Overview) -> Iterator[Problem]:
@@ -244,26 +247,28 @@ def _of_deliveries(overview: Overview) -> Iterator[Problem]:
         yield Problem(what, how, "webhooks")
     if overview.dead:
         what = "1 dead event" if overview.dead == 1 else f"{overview.dead:,} dead events"
-        yield Problem(what, "find out the cause, then replay or discard them: events causes", "events/list?state=dead")
+        yield Problem(
+            what, "find out the cause, then replay or discard them", "events/list?state=dead", "events causes"
+        )
     if overview.oldest_unfinished_age and overview.oldest_unfinished_age > _EVENTS_OVERDUE:
         what = f"{overview.unfinished:,} events wait, the oldest for more than 10 minutes"
-        yield Problem(what, "see what they wait for: events --state recorded", "events/list?state=recorded")
+        yield Problem(what, "see what they wait for", "events/list?state=recorded", "events --state recorded")
 
 
 def _of_runs(seen: Reconciliation, now: datetime) -> Iterator[Problem]:
     if seen.held:
-        how = f"confirm its deletions, or discard them: runs show {seen.held.id}"
-        yield Problem(f"run {seen.held.id} is held: {seen.held.error}", how, _page(seen.held))
+        what = f"run {seen.held.id} is held: {seen.held.error}"
+        yield Problem(what, "confirm its deletions, or discard them", _page(seen.held), f"runs show {seen.held.id}")
     for run in seen.newest:
         if run.state == "running" and run.error_class in ("NotAuthorised", "NotConnected"):
             what = f"run {run.id} ({run.kind}) waits: {run.error}"
-            yield Problem(what, "docs/operations.md, Parts that are away", _page(run))
+            yield Problem(what, "see docs/operations.md, Parts that are away", _page(run))
         if run.state in ("partial", "failed") and run.error_class:
             what = f"run {run.id} ({run.kind}) ended {run.state}: {run.error}"
-            yield Problem(what, f"see what it had to leave out: runs show {run.id}", _page(run))
+            yield Problem(what, "see what it had to leave out", _page(run), f"runs show {run.id}")
     full = seen.last_complete.get("full")
     if full is None and any(now - run.started_at > _FIRST_FULL_RUN_OVERDUE for run in seen.newest):
-        yield Problem("no full run was ever complete", "runs", "runs/list")
+        yield Problem("no full run was ever complete", "see what the runs say", "runs/list", "runs")
     if full and full.finished_at and now - full.finished_at > _FULL_RUN_OVERDUE:
         what = f"no full run was complete since {full.finished_at:%Y-%m-%d %H:%M} UTC"
         yield Problem(what, "is a clock alive? what do the runs say?", "runs/list?kind=full")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from processors import logs
-from processors.store import api_calls, retention, timetable
+from processors.store import api_calls, audit, retention, timetable
 from processors.store.database import Connection, Pool
 
 BODIES_KEPT = timedelta(days=30)
@@ -14,6 +14,9 @@ BODIES_KEPT = timedelta(days=30)
 
 EVENTS_KEPT = timedelta(days=180)
 """An item's timeline goes back so far. What says that an item is gone is kept for good: changes are judged by it."""
+
+FAILED_SIGN_INS_KEPT = timedelta(days=90)
+"""The audit log is kept for good, but for what strangers write into it."""
 
 # In one statement; what is left after so many rounds waits for the next slot: nothing else has to wait for long.
 _MOST = 5_000
@@ -27,6 +30,7 @@ def trim(pool: Pool) -> None:
     with pool.connection() as connection:
         api_calls.forget_old(connection)
         timetable.forget_silent_processes(connection)
+        audit.forget_failed_sign_ins(connection, older_than=FAILED_SIGN_INS_KEPT)
         bodies = _repeated(retention.trim_bodies, connection, BODIES_KEPT)
         events = _repeated(retention.trim_events, connection, EVENTS_KEPT)
     if bodies or events:

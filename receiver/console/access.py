@@ -17,6 +17,7 @@ from processors.store.audit import Entry
 from processors.workflows import access, tokens
 from receiver.console.context import Page, acts, requester, visitor
 from receiver.console.lists import Filter, List, column
+from receiver.console.presenting import sentence
 
 
 class Account(Page):
@@ -24,6 +25,8 @@ class Account(Page):
 
     path = "/account"
     menu_label = "My account"
+    icon = "fa fa-user"
+    add_to_menu = True
 
     @route("")
     async def index(self, request: Request) -> Response:
@@ -59,7 +62,7 @@ class Account(Page):
                 token=me.token,
             )
         except (AccessRefused, SignInFailed, SignInThrottled) as error:
-            return await self._show(request, error=f"{str(error).capitalize()}.")
+            return await self._show(request, error=sentence(str(error)))
         flash(request, "Your password is changed, and your other sessions have ended.", "success")
         return RedirectResponse(f"{request.scope['root_path']}/account", 303)
 

@@ -138,7 +138,6 @@ def _admin(console: Console, secret: str) -> BaseAdmin:
         EventActions(console),
         ReplayActions(console),
         RunActions(console),
-        Account(console),
         Products(console),
         Events(console),
         Replays(console),
@@ -147,6 +146,7 @@ def _admin(console: Console, secret: str) -> BaseAdmin:
         Webhooks(console),
         Access(console),
         AuditLog(console),
+        Account(console),
     ):
         admin.add_view(view)
     return admin

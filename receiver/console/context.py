@@ -19,6 +19,7 @@ from processors.messaging.messages import Publisher
 from processors.settings import Settings
 from processors.store.audit import Requester
 from processors.store.database import Connection, Pool
+from receiver.console.presenting import sentence
 from receiver.console.sessions import Visitor
 from receiver.console.waiting import in_a_thread
 from receiver.zoho import LazyZoho
@@ -131,13 +132,9 @@ def acts(then: str) -> Callable[[Action[V]], Endpoint[V]]:
             try:
                 answer = await action(self, request)
             except MirrorError as error:
-                flash(request, _sentence(str(error)), "error")
+                flash(request, sentence(str(error)), "error")
             return answer or back_to(request, then.format(**request.path_params))
 
         return checked
 
     return decorate
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."

@@ -26,6 +26,7 @@ from processors.workflows.insights import EventDetail, EventQuery, EventSummary
 from processors.workflows.replaying import Rehearsal
 from receiver.console.context import Page, acts, back_to, requester, require_operator
 from receiver.console.lists import Filter, List, Moment, RowId, column, in_operators_zone, parse_id
+from receiver.console.presenting import sentence
 
 _MOST_REHEARSED: Final = 200
 _MOST_LISTED: Final = 200
@@ -273,7 +274,7 @@ class EventActions(Page):
 
     @staticmethod
     def _refused(request: Request, error: ReplayRefused) -> Response:
-        flash(request, f"{str(error).capitalize()}.", "error")
+        flash(request, sentence(str(error)), "error")
         return back_to(request, "events/list")
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from anyio import move_on_after, to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette_admin.i18n import get_tzinfo
 from starlette_admin.routing import route
 from starlette_admin.widgets import ChartWidget
 
+from processors.errors import PublishFailed
 from processors.store.database import Connection
 from processors.workflows import browsing, insights
 from processors.workflows.browsing import HourCount, RunDrift
@@ -21,6 +23,7 @@ from processors.workflows.insights import Overview as Seen
 from receiver.console.context import Page
 
 _REFRESH_SECONDS: Final = 20
+_REDIS_SECONDS: Final = 1.0
 _HOURS: Final = 24
 _RUNS: Final = 30
 # From what is good, over what is no news, to what needs somebody.
@@ -68,6 +71,9 @@ class Overview(Page):
         """Show it all; the page comes anew by itself."""
         assert self.templates is not None, "pages are added to the console before it is mounted"
         shown = await self.console.read(_look)
+        outcomes: dict[str, int] = {}
+        for each in shown.hours:
+            outcomes[each.what] = outcomes.get(each.what, 0) + each.count
         charts = [_deliveries(shown), _drift(shown.drift)]
         return self.page(
             request,
@@ -75,11 +81,27 @@ class Overview(Page):
             seen=shown.seen,
             problems=insights.problems(shown.seen),
             causes_of_death=shown.causes,
+            outcomes=outcomes,
+            drift=shown.drift[-5:],
+            redis_answers=await self._redis_answers(),
             charts=[await chart.render(request, self.templates.env) for chart in charts],
             scripts=charts[0].additional_js_links(request),
             refresh_seconds=_REFRESH_SECONDS,
             settings=self.console.settings,
         )
+
+    async def _redis_answers(self) -> bool:
+        def asked() -> bool:
+            try:
+                self.console.publisher.queue_sizes()
+            except PublishFailed:
+                return False
+            return True
+
+        # A thread that hangs longer is left behind; its connection has limits of its own.
+        with move_on_after(_REDIS_SECONDS):
+            return await to_thread.run_sync(asked, abandon_on_cancel=True)
+        return False
 
 
 def _look(connection: Connection) -> _Shown:

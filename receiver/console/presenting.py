@@ -34,6 +34,7 @@ COLOURS: Final[Mapping[str, str]] = {
     "cancelled": "secondary",
 }
 
+_MOST_SHOWN: Final = 64 * 1024
 _JUST_NOW: Final = timedelta(seconds=2)
 _STEPS: Final = ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"))
 
@@ -83,14 +84,22 @@ def changed(changes: Changes | Mapping[str, Any]) -> Markup:
     for column, (old, new) in changes.items():
         if column == "stock_quantity" and "stock_on_hand" in changes:
             continue
-        before = Markup("") if old is None else Markup("<del>{}</del> → ").format(_short(old))
+        before = Markup("") if old is None else Markup("<del>{}</del> → ").format(_short(column, old))
         line = Markup('<div class="change"><span class="text-secondary">{}</span> {}<ins>{}</ins></div>')
-        lines.append(line.format(column.replace("_", " "), before, _short(new)))
+        lines.append(line.format(column.replace("_", " "), before, _short(column, new)))
     return Markup("").join(lines)
 
 
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
+def _short(column: str, value: object) -> str:
+    match value:
+        case None:
+            text = "none"
+        case bool():
+            text = "yes" if value else "no"
+        case str() if column.endswith("_at"):
+            text = exact(datetime.fromisoformat(value))
+        case _:
+            text = str(value)
     return text if len(text) <= 200 else f"{text[:199]}…"  # noqa: PLR2004 - a page is no dump
 
 
@@ -110,7 +119,12 @@ def counted(count: int, what: str) -> str:
 
 
 def pretty(body: str) -> str:
-    """Set out a body of JSON, or leave it as it is; numbers and ids stay as they were written."""
+    """Set out a body of JSON, or leave it as it is; numbers and ids stay as they were written.
+
+    A large one is cut: to set it out would keep the webhooks waiting.
+    """
+    if len(body) > _MOST_SHOWN:
+        return f"{body[:_MOST_SHOWN]}\n… and {len(body) - _MOST_SHOWN:,} characters more"
     try:
         return _set_out(json.loads(body, parse_float=_Verbatim, parse_int=_Verbatim), "")
     except (ValueError, RecursionError):
@@ -141,8 +155,16 @@ def _text(value: object) -> str:
 
 
 def as_json(value: object) -> str:
-    """Set out what the database keeps as JSON."""
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    """Set out what the database keeps as JSON; a large one is cut."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    if len(text) > _MOST_SHOWN:
+        return f"{text[:_MOST_SHOWN]}\n… and {len(text) - _MOST_SHOWN:,} characters more"
+    return text
+
+
+def sentence(text: str) -> str:
+    """Make a sentence of what an error or a problem says."""
+    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
 
 
 FILTERS: Final = {
@@ -155,5 +177,6 @@ FILTERS: Final = {
     "exact": exact,
     "number": number,
     "pretty": pretty,
+    "sentence": sentence,
     "span": span,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from urllib.parse import quote, unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette_admin.auth import AdminUser, BaseAuthProvider
 
 from processors.errors import SignInFailed, SignInThrottled
+from processors.store.audit import Requester
 from processors.store.database import Pool
 from processors.store.operators import LONGEST, Role, SignedIn
 from processors.workflows import access
@@ -32,6 +34,7 @@ _ZONE_COOKIE = "timezone"
 # Pages hold addresses with the host that was asked for, some of them within scripts.
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 _NO_HOST = "The Host header names no host.\n"
+_PATIENCE = timedelta(seconds=2)
 _MOST_FORM_BYTES = 256 * 1024
 _FORM_SECONDS = 15.0
 _TOO_SLOW = "The form did not arrive in time.\n"
@@ -71,7 +74,7 @@ class Sessions(BaseAuthProvider):
         token = self._token(request)
         if token is None:
             return None
-        found: SignedIn | None = await in_a_thread(access.signed_in, self._pool, token)
+        found: SignedIn | None = await in_a_thread(access.signed_in, self._pool, token, within=_PATIENCE)
         if found is None:
             return None
         return Visitor(username=f"{found.name} ({found.role})", name=found.name, role=found.role, token=token)
@@ -132,7 +135,9 @@ class Sessions(BaseAuthProvider):
 
     async def sign_out(self, request: Request) -> Response:
         """End this session."""
-        await in_a_thread(access.sign_out, self._pool, request.state.admin_user.token)
+        me = request.state.admin_user
+        requester = Requester("console", me.name, request.client.host if request.client else None)
+        await in_a_thread(access.sign_out, self._pool, me.token, requester)
         response = RedirectResponse(f"{request.scope['root_path']}/login", 303)
         response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax")
         return response
@@ -156,15 +161,18 @@ class _Guard:
         if not _HOST.fullmatch(request.headers.get("host", "")):
             await PlainTextResponse(_NO_HOST, 400)(scope, receive, send)
             return
+        request.state.admin_user, request.state.is_anonymous = None, True
+        path = scope["path"].removeprefix(scope["root_path"])
+        if path.startswith("/static/"):
+            await self._app(scope, receive, send)
+            return
         try:
             request.state.admin_user = await self._sessions.authenticate(request)
         except HTTPException as error:
             await PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)(scope, receive, send)
             return
         request.state.is_anonymous = request.state.admin_user is None
-        path = scope["path"].removeprefix(scope["root_path"])
-        is_public = path == "/login" or path.startswith("/static/")
-        if request.state.is_anonymous and not is_public:
+        if request.state.is_anonymous and path != "/login":
             await _to_sign_in(request)(scope, receive, send)
         else:
             await self._read(_in_a_known_zone(request), receive, send)

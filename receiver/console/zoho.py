@@ -19,6 +19,7 @@ from processors.workflows import browsing, connection, insights
 from processors.workflows.connection import ConnectionDetail
 from processors.workflows.insights import EventQuery
 from receiver.console.context import Console, Page, acts, back_to, requester, require_operator, visitor
+from receiver.console.presenting import sentence
 
 _CONSENT_WITHIN_SECONDS: Final = 15 * 60
 
@@ -82,7 +83,7 @@ class ZohoConnection(Page):
                 state=str(self._states.dumps(_session_mark(request))),
             )
         except ConnectionRefused as error:
-            flash(request, f"{error}.", "error")
+            flash(request, sentence(str(error)), "error")
             return back_to(request, "zoho")
         return RedirectResponse(url, 302)
 

@@ -487,7 +487,9 @@ def test_the_webhooks_secret_is_shown_on_request_and_that_is_on_record(operator:
 
 def test_the_addresses_and_the_secret_of_the_webhooks_page_work(operator: Browser) -> None:
     page = operator.post("webhooks/secret").text
-    for address in re.findall(r"POST (http://[^<\s]+)", page):
+    addresses = re.findall(r"POST <code[^>]*>(http://[^<\s]+)</code>", page)
+    assert len(addresses) == 2
+    for address in addresses:
         body = item("1")
         assert httpx.post(address, content=body, headers=signed(body)).status_code == 200
     seen = operator.shows("webhooks")

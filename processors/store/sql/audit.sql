@@ -39,3 +39,7 @@ SELECT count(*) FILTER (WHERE requester = %(name)s) AS by_name,
   FROM audit_log
  WHERE action = 'sign_in.failed'
    AND at > now() - %(window)s::interval;
+
+-- name: forget_failed_sign_ins
+-- Strangers make these rows; what operators and programs did stays.
+DELETE FROM audit_log WHERE action = 'sign_in.failed' AND at < now() - %(older_than)s::interval;
