@@ -124,6 +124,18 @@ def require_organisation(connection: Connection, settings: Settings) -> None:
         raise ConnectionRefused(message)
 
 
+def require_connection(connection: Connection, settings: Settings) -> None:
+    """See that Zoho can be called.
+
+    Raises:
+        ConnectionRefused: there is no organisation, or no refresh token.
+    """
+    require_organisation(connection, settings)
+    if zoho_connection.read(connection).refresh_token is None and settings.zoho_refresh_token is None:
+        message = "Zoho is not connected: connect it first"
+        raise ConnectionRefused(message)
+
+
 def keep_client(
     pool: Pool,
     settings: Settings,

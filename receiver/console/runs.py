@@ -103,7 +103,7 @@ class RunActions(Page):
         kind = (await request.form()).get("kind")
         if kind not in get_args(RunKind):
             raise HTTPException(400, "kind: full or recent")
-        await self.console.read(connection.require_organisation, self.console.settings)
+        await self.console.read(connection.require_connection, self.console.settings)
         started = await self.console.run(
             operations.start_run,
             self.console.pool,

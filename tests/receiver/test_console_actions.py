@@ -282,7 +282,7 @@ def test_an_item_that_cannot_be_fetched_is_said_and_nothing_is_changed(
 @pytest.mark.parametrize("kind", ["full", "recent"])
 def test_a_run_is_started_once(operator: Browser, pool: Pool, rows: Rows, kind: str) -> None:
     with pool.connection() as connection:
-        connection.execute("UPDATE zoho_connection SET organization_id = '60012345678'")
+        connection.execute("UPDATE zoho_connection SET organization_id = '60012345678', refresh_token = 'x'")
     page = operator.acts("runs", {"kind": kind})
     (run,) = rows("SELECT id, kind, trigger, state FROM reconciliation_runs")
     assert (run["kind"], run["trigger"], run["state"]) == (kind, "console", "running")
@@ -294,6 +294,13 @@ def test_a_run_is_started_once(operator: Browser, pool: Pool, rows: Rows, kind: 
 
 def test_without_an_organisation_no_run_is_started(operator: Browser, rows: Rows) -> None:
     assert "No organisation is known: connect Zoho in the console" in operator.acts("runs", {"kind": "full"})
+    assert rows("SELECT id FROM reconciliation_runs") == []
+
+
+def test_a_disconnected_mirror_starts_no_run(operator: Browser, pool: Pool, rows: Rows) -> None:
+    with pool.connection() as connection:
+        connection.execute("UPDATE zoho_connection SET organization_id = '60012345678'")
+    assert "Zoho is not connected: connect it first" in operator.acts("runs", {"kind": "full"})
     assert rows("SELECT id FROM reconciliation_runs") == []
 
 

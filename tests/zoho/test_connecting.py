@@ -406,6 +406,26 @@ def test_of_several_organisations_one_has_to_be_chosen_before_anything_is_called
     assert _audited(connection)[-1] == "zoho.organisation_chosen"
 
 
+def test_what_is_mirrored_stays_the_organisations_that_it_was_read_from(
+    pool: Pool, zoho: Zoho, connection: Connection
+) -> None:
+    zoho.organisations.respond(json=TWO_ORGANISATIONS)
+    _enter_client(pool, settings())
+    _connect(pool, settings())
+    connecting.choose_organisation(pool, settings(), "60022", ADA)
+    # Nothing was read yet: a wrong choice can be mended.
+    connecting.choose_organisation(pool, settings(), "60011", ADA)
+    connection.execute("INSERT INTO products (zoho_item_id, name) VALUES ('1', 'Mug')")
+    with pytest.raises(ConnectionRefused, match="the products here are those of organisation 60011"):
+        connecting.choose_organisation(pool, settings(), "60022", ADA)
+    # Nor does a consent of somebody else, who reaches only another one, replace it.
+    zoho.organisations.respond(json={"code": 0, "organizations": [{"organization_id": "60022", "name": "Outlet"}]})
+    _connect(pool, settings())
+    detail = _detail(pool, settings())
+    assert detail.organization_id == "60011"
+    assert "60011 is not one of" in str(detail.last_error)
+
+
 def test_the_list_of_organisations_names_none_itself(pool: Pool, zoho: Zoho) -> None:
     _enter_client(pool, settings())
     _connect(pool, settings())
