@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -368,3 +369,9 @@ def drift_by_run(connection: Connection, *, most: int) -> list[RunDrift]:
     """Return what the latest runs that ended had to repair, the oldest of them first."""
     parameters = {"most": most, "not_drift": sorted(NOT_DRIFT)}
     return [RunDrift(**row) for row in connection.execute(_queries.drift_by_run, parameters)]
+
+
+def drift_counts(connection: Connection, run_ids: Sequence[int]) -> dict[int, int]:
+    """Return how much these runs had to repair; those that had nothing are left out."""
+    parameters = {"run_ids": list(run_ids), "not_drift": sorted(NOT_DRIFT)}
+    return {row["run_id"]: row["drift"] for row in connection.execute(_queries.drift_counts, parameters)}

@@ -61,7 +61,9 @@ class Account(Page):
                 requester(request),
                 token=me.token,
             )
-        except (AccessRefused, SignInFailed, SignInThrottled) as error:
+        except SignInFailed:
+            return await self._show(request, error="Your present password is another.")
+        except (AccessRefused, SignInThrottled) as error:
             return await self._show(request, error=sentence(str(error)))
         flash(request, "Your password is changed, and your other sessions have ended.", "success")
         return RedirectResponse(f"{request.scope['root_path']}/account", 303)

@@ -163,7 +163,9 @@ class Chosen:
             HTTPException: 400; it cannot be read.
             ReplayRefused: it asks for events that are under way.
         """
-        ids = [str(each) for each in parameters.getlist("event")][:_MOST_IDS]
+        ids = [str(each) for each in parameters.getlist("event")]
+        if len(ids) > _MOST_IDS:
+            raise HTTPException(400, f"event: at most {_MOST_IDS:,} at once; a filter can mean more")
         if ids:
             read = [parse_id(each) for each in ids]
             if None in read:

@@ -59,6 +59,7 @@ class Runs(List[RunsFilter]):
         column("started", "run_started"),
         column("seen", "run_seen", "Items"),
         column("counts", "run_counts", "Created / updated / deleted"),
+        column("drift", "run_drift"),
         column("failed", "run_failed"),
         column("calls", "run_calls", "Calls"),
     )
@@ -68,8 +69,12 @@ class Runs(List[RunsFilter]):
     ) -> Sequence[Run]:
         """Return a page of runs, the newest first, and what new ones would cost."""
         del sorts
-        request.state.shown = {"estimates": await self.console.read(self._estimates)}
-        return await self.console.read(browsing.find_runs, kind=asked.kind, state=asked.state, skip=skip, most=most)
+        found = await self.console.read(browsing.find_runs, kind=asked.kind, state=asked.state, skip=skip, most=most)
+        request.state.shown = {
+            "estimates": await self.console.read(self._estimates),
+            "drift": await self.console.read(browsing.drift_counts, [run.id for run in found]),
+        }
+        return found
 
     async def count_up_to(self, request: Request, asked: RunsFilter, *, at_most: int) -> int:
         """Count runs."""

@@ -37,6 +37,9 @@ _NO_HOST = "The Host header names no host.\n"
 _PATIENCE = timedelta(seconds=2)
 _MOST_FORM_BYTES = 256 * 1024
 _FORM_SECONDS = 15.0
+# Each takes a thread of those that health checks use, too, and a connection of a pool of few.
+_MOST_AT_ONCE = 12
+_BUSY = "Too many pages are asked for at this moment; try again.\n"
 _TOO_SLOW = "The form did not arrive in time.\n"
 _TOO_LARGE = f"No form of this console holds more than {_MOST_FORM_BYTES // 1024} KiB.\n"
 _NOT_READ = "This cannot be read: it is no form of this console. Please go back, and try again.\n"
@@ -152,6 +155,7 @@ class _Guard:
     def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
         self._app = app
         self._sessions = sessions
+        self._room = asyncio.Semaphore(_MOST_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -166,6 +170,19 @@ class _Guard:
         if path.startswith("/static/"):
             await self._app(scope, receive, send)
             return
+        try:
+            async with asyncio.timeout(_PATIENCE.total_seconds()):
+                await self._room.acquire()
+        except TimeoutError:
+            await PlainTextResponse(_BUSY, 503, headers={"Retry-After": "1"})(scope, receive, send)
+            return
+        try:
+            await self._let_in(request, path, receive, send)
+        finally:
+            self._room.release()
+
+    async def _let_in(self, request: Request, path: str, receive: Receive, send: Send) -> None:
+        scope = request.scope
         try:
             request.state.admin_user = await self._sessions.authenticate(request)
         except HTTPException as error:

@@ -547,3 +547,27 @@ def test_each_problem_names_the_page_where_something_can_be_done(connection: Con
     held = add_run(connection, "full", "held")
     pages = {problem.page for problem in insights.problems(insights.overview(connection))}
     assert {"zoho", "", "events/list?state=dead", f"runs/detail?pk={held}"} <= pages
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        ("Zoho's number of an item holds digits only, not 'aa'", "Zoho's number of an item holds digits only, not …"),
+        ("Zoho answered 400, code 2, 'Invalid' for /items/17", "Zoho answered …, code …, … for /items/…"),
+        ('it is "one" or ("two")', "it is … or (…)"),
+    ],
+)
+def test_the_root_of_a_cause_has_no_numbers_and_nothing_quoted(connection: Connection, error: str, cause: str) -> None:
+    (row,) = connection.execute("SELECT root_cause(%(error)s) AS cause", {"error": error}).fetchall()
+    assert row["cause"] == cause
+
+
+def test_the_drift_of_listed_runs_is_counted_as_their_reports_count_it(connection: Connection) -> None:
+    changes = [(1, "no_delivery"), (1, "stock_only"), (1, "first_load"), (2, "delivery_late"), (3, "no_delivery")]
+    for run_id, cause in changes:
+        connection.execute(
+            "INSERT INTO product_changes (item_id, source, run_id, cause, changes)"
+            " VALUES ('1', 'full', %(run_id)s, %(cause)s, '{}')",
+            {"run_id": run_id, "cause": cause},
+        )
+    assert browsing.drift_counts(connection, [1, 2]) == {1: 2}

@@ -172,6 +172,14 @@ SELECT hour, what, sum(count)::bigint AS count
  GROUP BY hour, what
  ORDER BY hour, what;
 
+-- name: drift_counts
+-- How much each of these runs had to repair.
+SELECT run_id, count(*) AS drift
+  FROM product_changes
+ WHERE run_id = ANY(%(run_ids)s::bigint[])
+   AND cause <> ALL (%(not_drift)s::text[])
+ GROUP BY run_id;
+
 -- name: drift_by_run
 -- What the latest runs had to repair, the oldest of them first.
 SELECT run.id AS run_id, run.kind, run.started_at, run.created, run.updated, run.deleted,
