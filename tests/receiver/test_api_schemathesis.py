@@ -28,7 +28,7 @@ def filter_query(_context: schemathesis.HookContext, query: dict[str, Any] | Non
 
 
 bounded = hypothesis.settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     database=None,

@@ -392,7 +392,7 @@ PATHS = (
 )  # fmt: skip
 
 
-@examples(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(PATHS), asked=st.lists(st.tuples(st.sampled_from(FIELDS), VALUES), max_size=5), data=st.data()
 )
