@@ -591,7 +591,8 @@ ALTER TABLE operators
 CREATE TABLE IF NOT EXISTS sessions (digest bytea PRIMARY KEY);
 
 ALTER TABLE sessions
-    ADD COLUMN IF NOT EXISTS operator text NOT NULL,
+    ADD COLUMN IF NOT EXISTS operator text NOT NULL
+        CONSTRAINT sessions_operator_is_there REFERENCES operators ON DELETE CASCADE,
     ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT now(),
     ADD COLUMN IF NOT EXISTS seen_at timestamptz NOT NULL DEFAULT now(),  -- to a minute
     ADD COLUMN IF NOT EXISTS expires_at timestamptz NOT NULL,
@@ -636,3 +637,5 @@ ALTER TABLE audit_log
 CREATE INDEX IF NOT EXISTS audit_log_fetches ON audit_log USING gin (targets) WHERE action = 'item.fetched';
 -- How often somebody tried to sign in lately.
 CREATE INDEX IF NOT EXISTS audit_log_failed_sign_ins ON audit_log (at) WHERE action = 'sign_in.failed';
+-- Where somebody signs in usually.
+CREATE INDEX IF NOT EXISTS audit_log_sign_ins ON audit_log (requester, at) WHERE action = 'sign_in.succeeded';

@@ -29,7 +29,7 @@ BEGIN
             used := used || each;
         END IF;
     END LOOP;
-    EXECUTE 'TRUNCATE ' || array_to_string(used, ', ');
+    EXECUTE 'TRUNCATE ' || array_to_string(used, ', ') || ' CASCADE';
 END $$
 """
 

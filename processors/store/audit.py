@@ -50,8 +50,10 @@ class FailedSignIns:
     """How often somebody failed to sign in lately."""
 
     by_name: int
-    by_address: int
+    by_network: int
     by_both: int
+    is_known_here: bool
+    """It succeeded there not long ago."""
 
 
 def note(
@@ -103,9 +105,11 @@ def fetches_of(connection: Connection, item_id: str, *, most: int) -> list[Entry
     return [Entry(**row) for row in connection.execute(_queries.fetches_of, {"item_id": item_id, "most": most})]
 
 
-def failed_sign_ins(connection: Connection, name: str, address: str | None, window: timedelta) -> FailedSignIns:
+def failed_sign_ins(
+    connection: Connection, name: str, network: str | None, window: timedelta, *, known_for: timedelta
+) -> FailedSignIns:
     """Return how often sign-ins failed within the window that ends now."""
-    parameters = {"name": name, "address": address, "window": window}
+    parameters = {"name": name, "network": network, "window": window, "known_for": known_for}
     return FailedSignIns(**only_row(connection.execute(_queries.failed_sign_ins, parameters)))
 
 

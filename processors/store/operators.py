@@ -82,10 +82,10 @@ def any_exists(connection: Connection) -> bool:
     return bool(only_row(connection.execute(_queries.any_operator))["is_there"])
 
 
-def change_password(connection: Connection, name: str, new_hash: str) -> bool:
-    """Replace what is kept of a password; False: there is nobody of that name."""
-    row = connection.execute(_queries.change_password, {"name": name, "password_hash": new_hash}).fetchone()
-    return row is not None
+def change_password(connection: Connection, name: str, new_hash: str, *, former: str | None = None) -> bool:
+    """Replace what is kept of a password; False: there is nobody of that name, or it is not `former` any more."""
+    parameters = {"name": name, "password_hash": new_hash, "former": former}
+    return connection.execute(_queries.change_password, parameters).fetchone() is not None
 
 
 def change_role(connection: Connection, name: str, role: Role) -> bool:

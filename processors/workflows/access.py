@@ -7,6 +7,7 @@ import re
 import secrets
 import threading
 from datetime import timedelta
+from ipaddress import ip_address, ip_network
 from typing import get_args
 
 import argon2
@@ -24,8 +25,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 
 _WINDOW = timedelta(minutes=15)
 # Failures in the window after which nobody is let in: of one name from one address, from one address, of one name from
-# everywhere. The last one is large, so that a stranger cannot easily lock somebody out.
-_MOST_BY_BOTH, _MOST_BY_ADDRESS, _MOST_BY_NAME = 5, 20, 100
+# everywhere. The last one does not count where the name signed in lately: a stranger must not lock somebody out.
+_MOST_BY_BOTH, _MOST_BY_NETWORK, _MOST_BY_NAME = 5, 20, 100
+_DO_NOT_BELONG = "name and password do not belong together"
 
 # OWASP's least for argon2id (its password storage guide): 19 MiB and some 30 ms each, one at a time, so that a flood
 # of attempts takes neither the memory nor the processor that deliveries need.
@@ -44,7 +46,7 @@ def add_operator(pool: Pool, name: str, password: str, role: Role, requester: Re
     Raises:
         AccessRefused: name, role or password will not do, or the name is taken.
     """
-    name = _checked_name(name)
+    name = checked_name(name)
     _check_role(role)
     password_hash = _hash(_checked_password(password))
     with pool.connection() as connection, connection.transaction():
@@ -57,8 +59,18 @@ def add_operator(pool: Pool, name: str, password: str, role: Role, requester: Re
     return added
 
 
-def change_password(pool: Pool, name: str, password: str, requester: Requester, *, keep: str | None = None) -> None:
+def change_password(
+    pool: Pool,
+    name: str,
+    password: str,
+    requester: Requester,
+    *,
+    former: str | None = None,
+    keep: str | None = None,
+) -> None:
     """Give a person another password, and end all sessions but the one whose token is `keep`.
+
+    `former` is the hash that it replaces, if it should replace no other.
 
     Raises:
         AccessRefused: the password will not do, or there is nobody of that name.
@@ -66,9 +78,9 @@ def change_password(pool: Pool, name: str, password: str, requester: Requester, 
     name = name.strip().lower()
     password_hash = _hash(_checked_password(password))
     with pool.connection() as connection, connection.transaction():
-        if not operators.change_password(connection, name, password_hash):
+        if not operators.change_password(connection, name, password_hash, former=former):
             raise _nobody(name)
-        operators.close_sessions_of(connection, name, but=_digest(keep) if keep else None)
+        operators.close_sessions_of(connection, name, but=digest(keep) if keep else None)
         audit.note(connection, requester, "operator.password_changed", [name])
     _log.info("operator.password_changed", operator=name, requested_by=str(requester))
 
@@ -81,8 +93,8 @@ def change_own_password(pool: Pool, password: str, new_password: str, requester:
         SignInThrottled: there were too many failures lately.
         AccessRefused: the new one will not do.
     """
-    _verified(pool, requester, password)
-    change_password(pool, requester.name, new_password, requester, keep=token)
+    verified = _verified(pool, requester, password)
+    change_password(pool, requester.name, new_password, requester, former=verified, keep=token)
 
 
 def change_role(pool: Pool, name: str, role: Role, requester: Requester) -> None:
@@ -110,7 +122,6 @@ def remove_operator(pool: Pool, name: str, requester: Requester) -> None:
     with pool.connection() as connection, connection.transaction():
         if not operators.remove(connection, name):
             raise _nobody(name)
-        operators.close_sessions_of(connection, name)
         audit.note(connection, requester, "operator.removed", [name])
     _log.info("operator.removed", operator=name, requested_by=str(requester))
 
@@ -136,13 +147,15 @@ def sign_in(pool: Pool, name: str, password: str, *, address: str | None, browse
     """
     name = name.strip().lower()[:100]
     requester = Requester("console", name, address)
-    stored = _verified(pool, requester, password)
+    verified = _verified(pool, requester, password)
+    kept = _hash(password) if _hasher.check_needs_rehash(verified) else verified
     token = secrets.token_urlsafe(32)
     with pool.connection() as connection, connection.transaction():
-        if _hasher.check_needs_rehash(stored):
-            operators.change_password(connection, name, _hash(password))
-        operators.open_session(connection, _digest(token), name, address=address, browser=browser[:200])
-        audit.note(connection, requester, "sign_in.succeeded")
+        # Nobody gave the name another password meanwhile, nor does until the session is there to be ended by that.
+        if not operators.change_password(connection, name, kept, former=verified):
+            raise SignInFailed(_DO_NOT_BELONG)
+        operators.open_session(connection, digest(token), name, address=address, browser=browser[:200])
+        audit.note(connection, requester, "sign_in.succeeded", detail={"network": _network(address)})
     _log.info("sign_in.succeeded", operator=name, address=address)
     return token
 
@@ -160,27 +173,41 @@ def _verified(pool: Pool, requester: Requester, password: str) -> str:
 
 def _verified_alone(pool: Pool, requester: Requester, password: str) -> str:
     # Counted, verified and noted by one thread at a time: many guesses at once do not slip past the count together.
-    name, address = requester.name, requester.address
+    name, address, network = requester.name, requester.address, _network(requester.address)
     with pool.connection() as connection:
-        failed = audit.failed_sign_ins(connection, name, address, _WINDOW)
+        failed = audit.failed_sign_ins(connection, name, network, _WINDOW, known_for=operators.LONGEST)
         stored = operators.password_hash(connection, name)
-    if failed.by_both >= _MOST_BY_BOTH or failed.by_address >= _MOST_BY_ADDRESS or failed.by_name >= _MOST_BY_NAME:
+    is_throttled = (
+        failed.by_both >= _MOST_BY_BOTH
+        or failed.by_network >= _MOST_BY_NETWORK
+        # What strangers do elsewhere keeps nobody out of where they sign in anyway.
+        or (failed.by_name >= _MOST_BY_NAME and not failed.is_known_here)
+    )
+    if is_throttled:
         _log.warning("sign_in.throttled", operator=name, address=address)
         message = f"too many attempts failed; try again in {_WINDOW.total_seconds() / 60:.0f} minutes"
         raise SignInThrottled(message)
     if _is_password_of(stored or _NOBODYS_HASH, password) and stored is not None:
         return stored
     with pool.connection() as connection:
-        audit.note(connection, requester, "sign_in.failed")
+        audit.note(connection, requester, "sign_in.failed", detail={"network": network})
     _log.warning("sign_in.failed", operator=name, address=address)
-    message = "name and password do not belong together"
-    raise SignInFailed(message)
+    raise SignInFailed(_DO_NOT_BELONG)
+
+
+def _network(address: str | None) -> str | None:
+    """Return what an address is counted by: of IPv6 everybody has as many as there are in a /64."""
+    try:
+        parsed = ip_address(address or "")
+    except ValueError:
+        return address
+    return str(ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address  # noqa: PLR2004 - IPv6
 
 
 def signed_in(pool: Pool, token: str, *, within: timedelta) -> SignedIn | None:
     """Return whose session it is; None: nobody's, or not any more. `within` bounds the wait for a connection."""
     with pool.connection(timeout=within.total_seconds()) as connection:
-        return operators.find_session(connection, _digest(token))
+        return operators.find_session(connection, digest(token))
 
 
 def sessions_of(pool: Pool, name: str) -> list[Session]:
@@ -191,13 +218,13 @@ def sessions_of(pool: Pool, name: str) -> list[Session]:
 
 def is_of(session: Session, token: str) -> bool:
     """Tell whether a session is the one with this token."""
-    return session.digest == _digest(token)
+    return session.digest == digest(token)
 
 
 def sign_out(pool: Pool, token: str, requester: Requester) -> None:
     """End one session."""
     with pool.connection() as connection, connection.transaction():
-        operators.close_session(connection, _digest(token))
+        operators.close_session(connection, digest(token))
         audit.note(connection, requester, "session.ended")
 
 
@@ -210,7 +237,8 @@ def sign_out_everywhere(pool: Pool, name: str, requester: Requester) -> int:
     return ended
 
 
-def _digest(token: str) -> bytes:
+def digest(token: str) -> bytes:
+    """Return what is kept of a random text that opens something."""
     return hashlib.sha256(token.encode()).digest()
 
 
@@ -226,7 +254,12 @@ def _is_password_of(password_hash: str, password: str) -> bool:
         return False
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """Return the name of a person or a program as it is kept.
+
+    Raises:
+        AccessRefused: it will not do.
+    """
     name = name.strip().lower()
     if not _NAME.fullmatch(name):
         message = "a name has 1 to 64 letters, digits or . _ @ + - and begins with a letter or a digit"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -15,13 +14,13 @@ from processors.store import api_tokens, audit
 from processors.store.api_tokens import ApiToken, Bearer, Scope
 from processors.store.audit import Requester
 from processors.store.database import Pool
+from processors.workflows.access import checked_name, digest
 
 PREFIX: Final = "zm_"
 """So that a token is known for one where it should not be: in a log, in a repository."""
 
 _BYTES = 32
 _TOKEN = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 _LARGEST_ID = 2**63 - 1
 
 _log = logs.get(__name__)
@@ -41,17 +40,14 @@ def create(pool: Pool, name: str, scope: Scope, requester: Requester) -> Created
     Raises:
         AccessRefused: name or scope will not do, or a token that is not revoked has that name.
     """
-    name = name.strip().lower()
-    if not _NAME.fullmatch(name):
-        message = "a name has 1 to 64 letters, digits or . _ @ + - and begins with a letter or a digit"
-        raise AccessRefused(message)
+    name = checked_name(name)
     if scope not in get_args(Scope):
         message = f"there is no scope {scope}; there are: {', '.join(get_args(Scope))}"
         raise AccessRefused(message)
     # 256 random bits: unlike a password, nothing that could be guessed, so that a plain digest is enough.
     text = PREFIX + secrets.token_urlsafe(_BYTES)
     with pool.connection() as connection, connection.transaction():
-        token = api_tokens.add(connection, name, _digest(text), scope, created_by=str(requester))
+        token = api_tokens.add(connection, name, digest(text), scope, created_by=str(requester))
         if token is None:
             message = f"there is a token {name} already: choose another name, or revoke that one first"
             raise AccessRefused(message)
@@ -104,11 +100,7 @@ def verify(pool: Pool, text: str, *, within: timedelta | None = None) -> Bearer 
     if not has_the_form(text):
         return None
     with pool.connection(timeout=within.total_seconds() if within else None) as connection:
-        return api_tokens.recognise(connection, _digest(text))
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+        return api_tokens.recognise(connection, digest(text))
 
 
 def _no_token(token_id: int) -> AccessRefused:

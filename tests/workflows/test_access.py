@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
+import argon2
 import pytest
 
 from processors.errors import AccessRefused, SignInFailed, SignInThrottled
@@ -223,3 +225,53 @@ def test_what_strangers_write_into_the_log_is_forgotten_and_the_rest_is_not(
     retention.trim(pool)
     told = [action for action, _, _ in actions(connection)]
     assert told == ["operator.added", "sign_in.succeeded", "sign_in.failed"]
+
+
+def test_a_sign_in_that_a_new_password_overtakes_opens_nothing(
+    pool: Pool, connection: Connection, olga: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = access._verified
+
+    def overtaken(*args: Any) -> str:
+        verified = verify(*args)
+        access.change_password(pool, olga, "another password", SHELL)
+        return verified
+
+    monkeypatch.setattr(access, "_verified", overtaken)
+    with pytest.raises(SignInFailed):
+        sign_in(pool, olga)
+    monkeypatch.undo()
+    assert connection.execute("SELECT FROM sessions").fetchall() == []
+    assert sign_in(pool, olga, "another password")
+
+
+def test_a_password_is_kept_by_the_hash_of_the_day(pool: Pool, connection: Connection, olga: str) -> None:
+    weak = argon2.PasswordHasher(time_cost=1, memory_cost=8 * 1024, parallelism=1).hash(PASSWORD)
+    connection.execute("UPDATE operators SET password_hash = %(weak)s", {"weak": weak})
+    assert sign_in(pool, olga)
+    (row,) = connection.execute("SELECT password_hash FROM operators").fetchall()
+    assert row["password_hash"] != weak
+    assert sign_in(pool, olga)
+
+
+def test_strangers_elsewhere_do_not_keep_somebody_out_of_where_they_signed_in(
+    pool: Pool, connection: Connection, olga: str
+) -> None:
+    sign_in(pool, olga)
+    connection.execute(
+        "INSERT INTO audit_log (channel, requester, address, action, detail)"
+        " SELECT 'console', 'olga', 'x', 'sign_in.failed', jsonb_build_object('network', 'n' || number)"
+        " FROM generate_series(1, 100) AS number"
+    )
+    assert sign_in(pool, olga)
+    with pytest.raises(SignInThrottled):
+        sign_in(pool, olga, address="203.0.113.9")
+
+
+@pytest.mark.usefixtures("olga")
+def test_ipv6_addresses_of_one_network_are_counted_together(pool: Pool) -> None:
+    for number in range(5):
+        fail(pool, 1, address=f"2001:db8::{number:x}")
+    with pytest.raises(SignInThrottled):
+        sign_in(pool, address="2001:db8::ffff")
+    assert sign_in(pool, address="2001:db8:0:1::1")

@@ -34,8 +34,14 @@ SELECT id, at, channel, requester, address, action, targets, detail
 
 -- name: failed_sign_ins
 SELECT count(*) FILTER (WHERE requester = %(name)s) AS by_name,
-       count(*) FILTER (WHERE address = %(address)s) AS by_address,
-       count(*) FILTER (WHERE requester = %(name)s AND address = %(address)s) AS by_both
+       count(*) FILTER (WHERE detail ->> 'network' = %(network)s) AS by_network,
+       count(*) FILTER (WHERE requester = %(name)s AND detail ->> 'network' = %(network)s) AS by_both,
+       EXISTS (SELECT
+                 FROM audit_log
+                WHERE action = 'sign_in.succeeded'
+                  AND requester = %(name)s
+                  AND detail ->> 'network' = %(network)s
+                  AND at > now() - %(known_for)s::interval) AS is_known_here
   FROM audit_log
  WHERE action = 'sign_in.failed'
    AND at > now() - %(window)s::interval;

@@ -22,7 +22,12 @@ SELECT operator.name, operator.role, operator.created_at, count(session.digest) 
 SELECT EXISTS (SELECT FROM operators) AS is_there;
 
 -- name: change_password
-UPDATE operators SET password_hash = %(password_hash)s WHERE name = %(name)s RETURNING name;
+-- Of whoever has the former one, if it matters.
+UPDATE operators
+   SET password_hash = %(password_hash)s
+ WHERE name = %(name)s
+   AND (%(former)s::text IS NULL OR password_hash = %(former)s)
+RETURNING name;
 
 -- name: change_role
 UPDATE operators SET role = %(role)s WHERE name = %(name)s RETURNING name;
