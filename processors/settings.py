@@ -219,16 +219,6 @@ class Settings(BaseModel):
             raise ConfigurationError("\n".join(dict.fromkeys(problems)))
         return settings
 
-    @property
-    def accounts_url(self) -> str:
-        """The accounts server by the environment alone: tokens are issued there."""
-        return self.zoho_accounts_url or HOSTS[self.zoho_data_center][0]
-
-    @property
-    def api_url(self) -> str:
-        """The API server by the environment alone, without the `/inventory/v1` path."""
-        return self.zoho_api_url or HOSTS[self.zoho_data_center][1]
-
 
 def _described(name: str) -> str:
     return str(Settings.model_fields[name.lower()].description)

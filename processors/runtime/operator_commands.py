@@ -432,6 +432,8 @@ def _print_run(out: Console, report: RunReport) -> None:
         table.add_row("not on any page", f"{run.suspects:,} of {run.suspected_of:,}{missed}")
     if run.error:
         table.add_row("waits" if run.state == "running" else "because", run.error)
+    if run.state == "held":
+        table.add_row("decide", f"runs confirm-deletes {run.id}, or runs discard-deletes {run.id}")
     if run.webhooks:
         told = {
             "delivering": "delivering",

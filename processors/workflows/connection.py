@@ -25,8 +25,8 @@ from processors.zoho.connecting import KEYS_ARE_MISSING, Organisation
 # What can stand in Zoho's forms; spaces and line ends come from pasting.
 _PRINTABLE = re.compile(r"[!-~]{1,200}")
 
-# Each of these holds a connection of the pool while Zoho answers, and needs another one to note its call: many at once
-# must not wait for each other's.
+# Whoever waits for the connection's row holds a connection of the pool, and who has the row needs another one to note
+# its call to Zoho: many at once would wait for each other's.
 _acting = threading.Lock()
 
 _log = logs.get(__name__)
@@ -154,7 +154,7 @@ def keep_client(
     """
     box = token_endpoint.secret_box(settings)
     client_id, client_secret = client_id.strip(), (client_secret or "").strip()
-    with pool.connection() as connection, connection.transaction():
+    with _acting, pool.connection() as connection, connection.transaction():
         zoho_connection.lock(connection)
         stored = zoho_connection.read(connection)
         kept_data_center = _checked_data_center(settings, stored, data_center.strip())
@@ -266,11 +266,11 @@ def connect(
             message = f"Zoho is connected, but its organisations could not be read: {error}; choose one a little later"
             raise ConnectionRefused(message) from None
         user = zoho.user(_first(found).organization_id)
-    with pool.connection() as connection, connection.transaction():
-        zoho_connection.lock(connection)
-        if user:
-            zoho_connection.keep_user(connection, user)
-        _choose_if_clear(connection, settings, found, requester)
+        with pool.connection() as connection, connection.transaction():
+            zoho_connection.lock(connection)
+            if user:
+                zoho_connection.keep_user(connection, user)
+            _choose_if_clear(connection, settings, found, requester)
     return found
 
 
@@ -315,7 +315,7 @@ def organisations(pool: Pool, settings: Settings) -> list[Organisation]:
     Raises:
         WorkError: see `processors.errors`; Zoho is not connected, or gives no answer now.
     """
-    with ZohoClient(pool, settings) as zoho:
+    with _calling(pool, settings) as zoho:
         return zoho.organisations()
 
 
@@ -334,7 +334,7 @@ def choose_organisation(pool: Pool, settings: Settings, organization_id: str, re
     chosen = next((each for each in found if each.organization_id == organization_id), None)
     if chosen is None:
         raise ConnectionRefused(_not_among(organization_id, found))
-    with pool.connection() as connection, connection.transaction():
+    with _acting, pool.connection() as connection, connection.transaction():
         zoho_connection.lock(connection)
         former = zoho_connection.read(connection).organization_id
         if former not in (None, organization_id) and browsing.count_products(connection, ProductQuery(), at_most=1):

@@ -257,8 +257,10 @@ def _of_deliveries(overview: Overview) -> Iterator[Problem]:
 
 def _of_runs(seen: Reconciliation, now: datetime) -> Iterator[Problem]:
     if seen.held:
-        what = f"run {seen.held.id} is held: {seen.held.error}"
-        yield Problem(what, "confirm its deletions, or discard them", _page(seen.held), f"runs show {seen.held.id}")
+        held = seen.held.id
+        how = "if they were deleted there, confirm; if not, discard"
+        command = f"runs confirm-deletes {held}, or runs discard-deletes {held}"
+        yield Problem(f"run {held} is held: {seen.held.error}", how, _page(seen.held), command)
     for run in seen.newest:
         if run.state == "running" and run.error_class in ("NotAuthorised", "NotConnected"):
             what = f"run {run.id} ({run.kind}) waits: {run.error}"

@@ -356,8 +356,7 @@ class Reconciler:
             raise ListUntrustworthy(message)
         message = (
             f"{run.suspects} of {run.suspected_of} products are missing in Zoho, more than "
-            f"{self.delete_guard_percent} %; if they were deleted there: runs confirm-deletes {run.id}; "
-            f"if not: runs discard-deletes {run.id}"
+            f"{self.delete_guard_percent} %"
         )
         with self.pool.connection() as connection:
             runs.finish(connection, run, "held", error=message)

@@ -143,23 +143,38 @@ class Connector:
                 raise TokenThrottled(message, stored.often_called_for)
             answer = token_endpoint.ask(
                 self._pool,
+                connection,
                 self._http,
                 server,
                 self._client(stored, box),
                 {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri},
             )
-            if isinstance(answer, dict):
-                answer = self._keep(connection, box, answer, server, connected_by) or answer
-            if not isinstance(answer, Refusal):
-                note(connection)
-                return
-            if answer.raises is TokenThrottled:
-                zoho_connection.note_refusal(connection, wait=answer.wait(stored.refusals), error=answer.error)
+            if isinstance(answer, Refusal):
+                refusal: Refusal | None = answer
             else:
-                zoho_connection.note_error(connection, answer.error)
-        # Raised outside the transaction, which has to keep the note.
-        _log.warning("zoho.not_connected", error=answer.error)
-        raise _error(answer, stored)
+                refusal = self._keep(connection, box, answer, server, connected_by)
+            if refusal is None:
+                note(connection)
+            elif refusal.raises is TokenThrottled:
+                zoho_connection.note_refusal(connection, wait=refusal.wait(stored.refusals), error=refusal.error)
+            elif stored.refresh_token is None:
+                # A connection that works is not refused because another one was not made.
+                zoho_connection.note_error(connection, refusal.error)
+        if refusal is not None:
+            # Raised outside the transaction, which has to keep the note.
+            _log.warning("zoho.not_connected", error=refusal.error)
+            raise _error(refusal, stored)
+        self._revoke_former(stored)
+
+    def _revoke_former(self, former: Stored) -> None:
+        """Let the token of the connection that this one replaces be good no more; one of the settings is not ours."""
+        if former.refresh_token is None or former.connected_at is None:
+            return
+        problem = self._revoke(former, former.refresh_token)
+        if problem:
+            _log.warning("zoho.former_token_not_revoked", error=problem)
+        else:
+            _log.info("zoho.former_token_revoked")
 
     def _keep(
         self, connection: Connection, box: SecretBox, answer: dict[str, Any], server: str, connected_by: str

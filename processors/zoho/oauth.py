@@ -36,11 +36,9 @@ class AccessToken:
     """A token that Zoho gave, and what it is used for."""
 
     value: str = field(repr=False)
-    api_domain: str | None
-    """The API host that Zoho named with it."""
-    api_url: str = ""
+    api_url: str
     """The API host to call."""
-    organization_id: str | None = None
+    organization_id: str | None
     """None: nobody has chosen one yet."""
 
 
@@ -142,7 +140,7 @@ class TokenSource:
 
     def _token(self, value: str, stored: Stored) -> AccessToken:
         organization_id = self._settings.zoho_organization_id or stored.organization_id
-        return AccessToken(value, stored.api_domain, hosts.api_url(self._settings, stored), organization_id)
+        return AccessToken(value, hosts.api_url(self._settings, stored), organization_id)
 
     def _refresh(
         self,
@@ -170,6 +168,7 @@ class TokenSource:
             refresh_token = box.decrypt(stored.refresh_token)
             answer = token_endpoint.ask(
                 self._pool,
+                connection,
                 self._http,
                 hosts.accounts_url(self._settings, stored),
                 token_endpoint.client(self._settings, stored, box),

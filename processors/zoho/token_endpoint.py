@@ -23,7 +23,7 @@ from processors.errors import (
 )
 from processors.settings import Settings
 from processors.store import zoho_connection
-from processors.store.database import Pool
+from processors.store.database import Connection, Pool
 from processors.store.zoho_connection import Stored
 from processors.zoho.items import read_json
 
@@ -101,18 +101,23 @@ def client(settings: Settings, stored: Stored, box: SecretBox) -> Client:
 
 
 def ask(
-    pool: Pool, http: httpx.Client, accounts_url: str, caller: Client, form: dict[str, str]
+    pool: Pool,
+    connection: Connection,
+    http: httpx.Client,
+    accounts_url: str,
+    caller: Client,
+    form: dict[str, str],
 ) -> dict[str, Any] | Refusal:
     """Call the token endpoint; the answer holds an access token that can be used.
 
-    Whoever calls holds the refresh lock. The call is put on record in a transaction of its own, and before it is made:
-    nothing that happens to this process can undo the note.
+    `connection` holds the refresh lock. The call is put on record in a transaction of its own, and before it is made:
+    nothing that happens to this process can undo the note. That it is over is noted with its answer: nothing else must
+    stand between an answer, which may be had only once, and its being kept.
     """
-    with pool.connection() as connection:
-        call_id = zoho_connection.begin_token_call(connection)
+    with pool.connection() as recorder:
+        call_id = zoho_connection.begin_token_call(recorder)
     answer = _ask(http, accounts_url, caller, form)
-    with pool.connection() as connection:
-        zoho_connection.end_token_call(connection, call_id)
+    zoho_connection.end_token_call(connection, call_id)
     return answer
 
 

@@ -466,7 +466,7 @@ def _loading_floor(stack: contextlib.ExitStack) -> Callable[[], None]:
         with connection.transaction(), connection.cursor() as cursor:
             with cursor.copy(_COPY) as copy:
                 copy.set_types(_STAGE_TYPES)
-                for page in _pages(settings.api_url):
+                for page in _pages(settings.zoho_api_url or ""):
                     for item, raw in page:
                         copy.write_row(_row(item, raw))
             cursor.execute(_UPSERT)
@@ -497,7 +497,7 @@ def _digests_floor(stack: contextlib.ExitStack) -> Mapping[str, Callable[[], Non
     connection = _floor_connection(stack, settings)
 
     def digests() -> Iterator[dict[str, bytes]]:
-        for page in _pages(settings.api_url):
+        for page in _pages(settings.zoho_api_url or ""):
             yield {item.item_id: hashlib.blake2b(raw, digest_size=16).digest() for item, raw in page}
 
     def keep() -> None:

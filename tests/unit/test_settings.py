@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.errors import ConfigurationError
-from processors.settings import Settings
+from processors.settings import HOSTS, Settings
 
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 MARK = "hushHushHush"
@@ -163,7 +163,7 @@ def test_an_empty_environment_gives_the_defaults_of_the_documentation() -> None:
     assert (settings.webhook_max_bytes, settings.trusted_proxies) == (1024 * 1024, 0)
     assert (settings.webhook_allowed_networks, settings.redis_tls_verify) == ((), True)
     assert (settings.log_format, settings.log_level) == ("json", "info")
-    assert (settings.accounts_url, settings.api_url) == ("https://accounts.zoho.com", "https://www.zohoapis.com")
+    assert HOSTS[settings.zoho_data_center] == ("https://accounts.zoho.com", "https://www.zohoapis.com")
 
 
 def test_right_values_are_taken() -> None:
@@ -187,10 +187,8 @@ def test_right_values_are_taken() -> None:
 
     assert [secret.get_secret_value() for secret in settings.zoho_webhook_secrets] == [MARK, "x" * 50]
     assert settings.webhook_allowed_networks == tuple(map(ip_network, ("10.0.0.0/8", "2001:db8::/32", "192.0.2.1/32")))
-    assert (settings.accounts_url, settings.api_url) == (
-        "https://accounts.zohocloud.ca",
-        "http://localhost:9000/prefix",
-    )
+    assert HOSTS[settings.zoho_data_center][0] == "https://accounts.zohocloud.ca"
+    assert settings.zoho_api_url == "http://localhost:9000/prefix"
     assert settings.delete_guard_percent == Decimal("2.5")
     assert settings.redis_tls_verify is False
 

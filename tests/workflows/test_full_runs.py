@@ -391,7 +391,7 @@ def test_a_run_that_misses_most_of_the_catalogue_is_held_and_tombstones_nothing(
     assert (len(missing), run.suspects, run.suspected_of, run.deleted) == (12, 12, 20, 0)
     assert shop.buried() == 0
     assert run.error is not None
-    assert f"runs confirm-deletes {run.id}" in run.error
+    assert "12 of 20 products are missing in Zoho" in run.error
     with shop.pool.connection() as connection:
         problems = insights.problems(insights.overview(connection))
     assert any(f"run {run.id} is held" in problem.what for problem in problems)
