@@ -36,12 +36,16 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5
 _NO_HOST = "The Host header names no host.\n"
 _PATIENCE = timedelta(seconds=2)
 _MOST_FORM_BYTES = 256 * 1024
+# Name and password.
+_MOST_STRANGERS_BYTES = 16 * 1024
 _FORM_SECONDS = 15.0
 # Each takes a thread of those that health checks use, too, and a connection of a pool of few.
-_MOST_AT_ONCE = 12
+_MOST_VISITORS_AT_ONCE = 12
+_MOST_STRANGERS_AT_ONCE = 4
+_SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
+_FROM_ELSEWHERE = "This form was sent by a page of another site. Nothing was done.\n"
 _BUSY = "Too many pages are asked for at this moment; try again.\n"
 _TOO_SLOW = "The form did not arrive in time.\n"
-_TOO_LARGE = f"No form of this console holds more than {_MOST_FORM_BYTES // 1024} KiB.\n"
 _NOT_READ = "This cannot be read: it is no form of this console. Please go back, and try again.\n"
 
 
@@ -74,7 +78,7 @@ class Sessions(BaseAuthProvider):
         Raises:
             HTTPException: 503; the database cannot be asked.
         """
-        token = self._token(request)
+        token = self.token_of(request)
         if token is None:
             return None
         found: SignedIn | None = await in_a_thread(access.signed_in, self._pool, token, within=_PATIENCE)
@@ -82,7 +86,8 @@ class Sessions(BaseAuthProvider):
             return None
         return Visitor(username=f"{found.name} ({found.role})", name=found.name, role=found.role, token=token)
 
-    def _token(self, request: Request) -> str | None:
+    def token_of(self, request: Request) -> str | None:
+        """Return what a cookie holds that this console signed; None: there is none such."""
         try:
             token = self._signer.loads(request.cookies.get(COOKIE, ""))
         except BadSignature:
@@ -149,39 +154,54 @@ class Sessions(BaseAuthProvider):
 class _Guard:
     """Answers 302 to the sign-in page instead of whatever was asked for, unless somebody is signed in.
 
-    It stands before everything else, also before the check for forged forms: who is not signed in learns nothing.
+    It stands before everything else, also before the check for forged forms: who is not signed in learns nothing. Who
+    brings no cookie of ours costs no look into the database but at the sign-in page, and shares a small room with
+    others like that: strangers keep nobody out who was let in before.
     """
 
     def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
         self._app = app
         self._sessions = sessions
-        self._room = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._visitors = asyncio.Semaphore(_MOST_VISITORS_AT_ONCE)
+        self._strangers = asyncio.Semaphore(_MOST_STRANGERS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        if not _HOST.fullmatch(request.headers.get("host", "")):
-            await PlainTextResponse(_NO_HOST, 400)(scope, receive, send)
-            return
         request.state.admin_user, request.state.is_anonymous = None, True
         path = scope["path"].removeprefix(scope["root_path"])
-        if path.startswith("/static/"):
+        is_stranger = self._sessions.token_of(request) is None
+        refused = _refused(request, path, is_stranger=is_stranger)
+        if refused is not None:
+            await refused(scope, receive, send)
+        elif path.startswith("/static/"):
             await self._app(scope, receive, send)
-            return
+        else:
+            # Read before there is room for it: whoever sends slowly takes nobody's place.
+            body = await _body(receive, at_most=_MOST_STRANGERS_BYTES if is_stranger else _MOST_FORM_BYTES)
+            if isinstance(body, Response):
+                await body(scope, receive, send)
+            else:
+                room = self._strangers if is_stranger else self._visitors
+                await self._in_turn(room, request, path, body, receive, send)
+
+    async def _in_turn(
+        self, room: asyncio.Semaphore, request: Request, path: str, body: bytes, receive: Receive, send: Send
+    ) -> None:
         try:
             async with asyncio.timeout(_PATIENCE.total_seconds()):
-                await self._room.acquire()
+                await room.acquire()
         except TimeoutError:
-            await PlainTextResponse(_BUSY, 503, headers={"Retry-After": "1"})(scope, receive, send)
+            await PlainTextResponse(_BUSY, 503, headers={"Retry-After": "1"})(request.scope, receive, send)
             return
         try:
-            await self._let_in(request, path, receive, send)
+            await self._let_in(request, path, body, receive, send)
         finally:
-            self._room.release()
+            room.release()
 
-    async def _let_in(self, request: Request, path: str, receive: Receive, send: Send) -> None:
+    async def _let_in(self, request: Request, path: str, body: bytes, receive: Receive, send: Send) -> None:
         scope = request.scope
         try:
             request.state.admin_user = await self._sessions.authenticate(request)
@@ -191,34 +211,53 @@ class _Guard:
         request.state.is_anonymous = request.state.admin_user is None
         if request.state.is_anonymous and path != "/login":
             await _to_sign_in(request)(scope, receive, send)
-        else:
-            await self._read(_in_a_known_zone(request), receive, send)
-
-    async def _read(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what can be read.
-
-        The check for forged forms, which comes next, would read a body of any length, and fail on one that is no form.
-        """
-        body = b""
-        message: Message = {"more_body": True}
-        deadline = asyncio.get_running_loop().time() + _FORM_SECONDS
-        while message.get("more_body"):
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                await PlainTextResponse(_TOO_SLOW, 408)(scope, receive, send)
-                return
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if len(body) > _MOST_FORM_BYTES:
-                await PlainTextResponse(_TOO_LARGE, 413)(scope, receive, send)
-                return
-        if "\0" in scope["path"] or not await _is_readable(scope, body):
+        elif "\0" in scope["path"] or not await _is_readable(scope, body):
+            # The check for forged forms, which comes next, would fail at what is no form.
             await PlainTextResponse(_NOT_READ, 400)(scope, receive, send)
-            return
-        await self._app(scope, _again(body, receive), send)
+        else:
+            await self._app(_in_a_known_zone(request), _again(body, receive), send)
+
+
+def _refused(request: Request, path: str, *, is_stranger: bool) -> Response | None:
+    """Return what answers a request that goes no further, without a look at anything but its head."""
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        return PlainTextResponse(_NO_HOST, 400)
+    if is_stranger and path != "/login" and not path.startswith("/static/"):
+        return _to_sign_in(request)
+    if request.method not in _SAFE and _comes_from_elsewhere(request, host):
+        return PlainTextResponse(_FROM_ELSEWHERE, 403)
+    return None
+
+
+def _comes_from_elsewhere(request: Request, host: str) -> bool:
+    """Tell whether another site's page sent this, as far as the browser says.
+
+    The token in each form is one that another host of the same domain could plant, together with its cookie.
+    """
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != host
+
+
+async def _body(receive: Receive, *, at_most: int) -> bytes | Response:
+    """Return the whole body, or what answers one that is too large, or too slow."""
+    body = b""
+    message: Message = {"more_body": True}
+    try:
+        async with asyncio.timeout(_FORM_SECONDS):
+            while message.get("more_body"):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return PlainTextResponse(_NOT_READ, 400)
+                body += message.get("body", b"")
+                if len(body) > at_most:
+                    return PlainTextResponse(f"No form here holds more than {at_most // 1024} KiB.\n", 413)
+    except TimeoutError:
+        return PlainTextResponse(_TOO_SLOW, 408)
+    return body
 
 
 def _again(body: bytes, then: Receive) -> Receive:

@@ -414,6 +414,39 @@ def test_a_token_without_its_cookie_or_with_a_forged_one_proves_nothing(operator
     assert everything(rows) == before
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "https://localhost"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "https://localhost.evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_a_form_of_another_sites_page_is_answered_403_whatever_it_proves(
+    operator: Browser, rows: Rows, said: dict[str, str]
+) -> None:
+    before = everything(rows)
+    answer = operator.post("access/tokens", {"name": "shop", "scope": "read"}, headers={"Host": "localhost", **said})
+    assert answer.status_code == 403
+    assert everything(rows) == before
+    assert operator.client.get("/console/", headers={"Host": "localhost", **said}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"Sec-Fetch-Site": "same-origin", "Origin": "null"},  # what some browsers say where no referrer is told
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "https://localhost"},
+    ],
+)
+def test_a_form_of_the_consoles_own_page_is_taken(operator: Browser, rows: Rows, said: dict[str, str]) -> None:
+    operator.post("access/tokens", {"name": "shop", "scope": "read"}, headers={"Host": "localhost", **said})
+    assert [row["name"] for row in rows("SELECT name FROM api_tokens")] == ["shop"]
+
+
 def test_nobody_is_signed_in_by_a_form_of_somebody_else(visit: Visit, pool: Pool, rows: Rows) -> None:
     person(pool, "olga", "operator")
     browser = visit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -408,8 +409,8 @@ NO_FORMS = (
     (b"x", "multipart/form-data", 400),
     (b"x", "multipart/form-data; boundary=B", 400),
     (b"--B\r\nContent-Disposition: form-data\r\n\r\nx\r\n--B--", "multipart/form-data; boundary=B", 400),
-    (b"--B\r\n" * 5_000, "multipart/form-data; boundary=B", 400),
-    (b"&".join([b"a=1"] * 5_000), URLENCODED, 400),
+    (b"--B\r\n" * 2_000, "multipart/form-data; boundary=B", 400),
+    (b"&".join([b"a=1"] * 4_000), URLENCODED, 400),
     (b"name=a%00b", URLENCODED, 400),
     (b"na%00me=a", URLENCODED, 400),
     (b"a" * 300_000, URLENCODED, 413),
@@ -427,6 +428,12 @@ def test_a_body_that_is_no_form_is_refused(operator: Browser, visit: Visit) -> N
         answer = browser.client.post(f"/console/{path}", content=body, headers={"Content-Type": content_type})
         assert answer.status_code == status, (path, content_type, body[:20])
     assert stranger.web.is_alive()
+
+
+def test_a_stranger_sends_no_more_than_name_and_password_need(operator: Browser, visit: Visit) -> None:
+    body, headers = b"username=" + b"a" * 20_000, {"Content-Type": URLENCODED}
+    assert visit().client.post("/console/login", content=body, headers=headers).status_code == 413
+    assert operator.client.post("/console/runs", content=body, headers=headers).status_code == 403
 
 
 def test_a_form_that_holds_what_is_no_text_is_refused(operator: Browser) -> None:
@@ -454,3 +461,16 @@ def test_a_form_that_comes_in_pieces_and_ends_early_is_nobodys_trouble(operator:
         )
     assert operator.shows("")
     assert operator.web.is_alive()
+
+
+def test_forms_that_never_arrive_keep_nobody_out(operator: Browser, visit: Visit) -> None:
+    cookie = "; ".join(f"{name}={value}" for name, value in operator.cookies.items())
+    with contextlib.ExitStack() as stack:
+        for head in ("", f"Cookie: {cookie}\r\n"):
+            for _ in range(30):
+                stack.enter_context(operator.web.connect()).sendall(
+                    f"POST /console/login HTTP/1.1\r\nHost: localhost\r\n{head}Content-Length: 1000\r\n"
+                    f"Content-Type: {URLENCODED}\r\n\r\nusername=o".encode()
+                )
+        assert operator.shows("products/list")
+        assert visit().shows("login")
