@@ -14,6 +14,7 @@ import argon2
 
 from processors import logs
 from processors.errors import AccessRefused, SignInFailed, SignInThrottled
+from processors.settings import Settings
 from processors.store import audit, operators
 from processors.store.audit import Requester
 from processors.store.database import Pool
@@ -38,6 +39,14 @@ _HASHING_SECONDS = 5.0
 _NOBODYS_HASH = _hasher.hash(secrets.token_urlsafe())
 
 _log = logs.get(__name__)
+
+
+def show_webhook_secret(pool: Pool, settings: Settings, requester: Requester) -> str:
+    """Return the newest secret of the webhooks; it is noted who saw it."""
+    with pool.connection() as connection:
+        audit.note(connection, requester, "webhook_secret.shown")
+    _log.info("webhook_secret.shown", requested_by=str(requester))
+    return settings.zoho_webhook_secrets[0].get_secret_value()
 
 
 def add_operator(pool: Pool, name: str, password: str, role: Role, requester: Requester) -> Operator:

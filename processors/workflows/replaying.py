@@ -52,6 +52,16 @@ class Rehearsal:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a replay would be about, before it is asked for."""
+
+    total: int
+    """How many events it would send."""
+    rehearsals: list[Rehearsal]
+    """The first of them."""
+
+
 def start(
     pool: Pool, chosen: EventFilter, requester: Requester, *, reason: str = "", per_second: int = PER_SECOND
 ) -> Replay:
@@ -167,12 +177,26 @@ def rehearse(pool: Pool, chosen: EventFilter) -> Iterator[Rehearsal]:
         ReplayRefused: the filter is empty, or nothing matches.
     """
     with pool.connection() as connection:
+        yield from _rehearsals(connection, matching(connection, chosen))
+
+
+def preview(pool: Pool, chosen: EventFilter, *, most: int) -> Preview:
+    """Count the events that match, and rehearse the first `most` of them; nothing is changed.
+
+    Raises:
+        ReplayRefused: the filter is empty, or nothing matches.
+    """
+    with pool.connection() as connection:
         event_ids = matching(connection, chosen)
-        for start_at in range(0, len(event_ids), _REHEARSED_TOGETHER):
-            events = replays.read_events(connection, event_ids[start_at : start_at + _REHEARSED_TOGETHER])
-            known = settlement.read_current(connection, {event.item_id for event, _ in events})
-            for event, state in events:
-                yield _rehearse(event, state, known[event.item_id])
+        return Preview(len(event_ids), list(_rehearsals(connection, event_ids[:most])))
+
+
+def _rehearsals(connection: Connection, event_ids: Sequence[int]) -> Iterator[Rehearsal]:
+    for start_at in range(0, len(event_ids), _REHEARSED_TOGETHER):
+        events = replays.read_events(connection, event_ids[start_at : start_at + _REHEARSED_TOGETHER])
+        known = settlement.read_current(connection, {event.item_id for event, _ in events})
+        for event, state in events:
+            yield _rehearse(event, state, known[event.item_id])
 
 
 def _rehearse(event: Event, state: str, current: Current) -> Rehearsal:

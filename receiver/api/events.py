@@ -285,18 +285,12 @@ def start_replay(mirror: Mirror, by: By, base: Base, asked: ReplayAsked, respons
     """Send finished events again, at a pace: those named, or all that match; or tell what that would change."""
     chosen = _chosen(asked)
     if asked.dry_run:
-        return Response(_rehearse(mirror, chosen).model_dump_json(), media_type="application/json")
+        preview = replaying.preview(mirror.pool, chosen, most=_MOST_REHEARSED)
+        rehearsal = Rehearsal(items=list(map(Rehearsed.model_validate, preview.rehearsals)), total=preview.total)
+        return Response(rehearsal.model_dump_json(), media_type="application/json")
     replay = replaying.start(mirror.pool, chosen, by, reason=asked.reason, per_second=asked.per_second)
     response.headers["Location"] = f"{base}/replays/{replay.id}"
     return Replay.model_validate(replay)
-
-
-def _rehearse(mirror: Mirror, chosen: EventFilter) -> Rehearsal:
-    with mirror.reading() as connection:
-        event_ids = replaying.matching(connection, chosen)
-    shown = replace(chosen, event_ids=tuple(event_ids[:_MOST_REHEARSED]))
-    rehearsed = [Rehearsed.model_validate(each) for each in replaying.rehearse(mirror.pool, shown)]
-    return Rehearsal(items=rehearsed, total=len(event_ids))
 
 
 def list_replays(mirror: Mirror, asked: Annotated[ReplaysAsked, Query()]) -> Page[Replay]:

@@ -159,7 +159,8 @@ class _Headers:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_static = "/static/" in scope.get("path", "")
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        is_static = path.startswith("/static/")
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

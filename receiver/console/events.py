@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlencode
 
@@ -17,13 +16,13 @@ from starlette_admin.flash import flash
 from starlette_admin.routing import route
 
 from processors.errors import ReplayRefused
-from processors.store import replays
+from processors.store import api_calls, replays
 from processors.store.database import Connection
 from processors.store.inbox import Kind
 from processors.store.replays import EventFilter, Progress, Replay, ReplayedEvent
 from processors.workflows import browsing, insights, replaying
 from processors.workflows.insights import EventDetail, EventQuery, EventSummary
-from processors.workflows.replaying import Rehearsal
+from processors.workflows.merging import Outcome
 from receiver.console.context import Page, acts, back_to, requester, require_operator
 from receiver.console.lists import Filter, List, Moment, RowId, column, in_operators_zone, parse_id
 from receiver.console.presenting import sentence
@@ -34,7 +33,6 @@ _MOST_IDS: Final = 1_000
 _FASTEST: Final = 10_000
 
 EventState = Literal["recorded", "queued", "processing", "processed", "dead", "discarded"]
-Outcome = Literal["created", "updated", "unchanged", "stale", "tombstoned", "gone"]
 
 
 class EventsFilter(Filter):
@@ -77,19 +75,9 @@ class EventsFilter(Filter):
         if self.state not in (None, "dead", "processed"):
             message = "only dead and processed events can be meant; discarded ones by their ids"
             raise ReplayRefused(message)
-        query = self.query()
-        return EventFilter(
-            state=self.state,
-            outcome=query.outcome,
-            kind=self.kind,
-            item_id=query.item_id,
-            run_id=query.run_id,
-            error=query.error,
-            error_class=query.error_class,
-            cause=query.cause,
-            since=query.since,
-            until=query.until,
-        )
+        asked = asdict(self.query())
+        del asked["is_discarded"]
+        return EventFilter(**asked)
 
 
 class Events(List[EventsFilter]):
@@ -189,28 +177,24 @@ class EventActions(Page):
         require_operator(request)
         try:
             chosen = Chosen.of(request.query_params)
-            total, rehearsed = await self.console.run(self._rehearse, chosen.filter)
+            preview = await self.console.run(replaying.preview, self.console.pool, chosen.filter, most=_MOST_REHEARSED)
         except ReplayRefused as error:
             return self._refused(request, error)
         effects: dict[str, int] = {}
-        for each in rehearsed:
+        for each in preview.rehearsals:
             effects[each.effect] = effects.get(each.effect, 0) + 1
         return self.page(
             request,
             "replay_preview.html",
             chosen=chosen,
-            total=total,
-            rehearsed=rehearsed,
+            total=preview.total,
+            rehearsed=preview.rehearsals,
             effects=effects,
+            used=(await self.console.read(api_calls.usage)).day,
+            budget=self.console.settings.zoho_requests_per_day,
             per_second=replaying.PER_SECOND,
             fastest=_FASTEST,
         )
-
-    def _rehearse(self, chosen: EventFilter) -> tuple[int, list[Rehearsal]]:
-        with self.console.pool.connection() as connection:
-            event_ids = replaying.matching(connection, chosen)
-        shown = replace(chosen, event_ids=tuple(event_ids[:_MOST_REHEARSED]))
-        return len(event_ids), list(islice(replaying.rehearse(self.console.pool, shown), _MOST_REHEARSED))
 
     @route("/replay", methods=["POST"])
     @acts(then="events/list")

@@ -15,9 +15,11 @@ from starlette_admin.flash import flash
 from starlette_admin.routing import route
 
 from processors.settings import Settings
+from processors.store.audit import Requester
 from processors.store.database import Connection
 from processors.workflows import browsing, connection, operations
 from processors.workflows.browsing import ProductDetail, ProductQuery, ProductRow, ProductSort, TimelineEntry
+from processors.workflows.operations import FetchedItem
 from receiver.console.context import Page, acts, requester
 from receiver.console.lists import Filter, List, Moment, column, in_operators_zone
 
@@ -159,9 +161,7 @@ class ProductActions(Page):
     async def fetch(self, request: Request) -> None:
         """Ask Zoho for an item now, and write what it says."""
         item_id = request.path_params["item_id"]
-        (fetched,) = await self.console.run(
-            operations.fetch_items, self.console.pool, self.console.zoho.client(), [item_id], requester(request)
-        )
+        fetched = await self.console.run(self._fetch, item_id, requester(request))
         if fetched.error:
             flash(request, f"Item {item_id} could not be fetched: {fetched.error}", "error")
         elif fetched.changes:
@@ -169,6 +169,10 @@ class ProductActions(Page):
             flash(request, f"Zoho's answer was applied ({fetched.outcome}): {changed}.", "success")
         else:
             flash(request, f"Zoho says the same as the mirror ({fetched.outcome}); nothing was changed.", "success")
+
+    def _fetch(self, item_id: str, asks: Requester) -> FetchedItem:
+        (fetched,) = operations.fetch_items(self.console.pool, self.console.zoho.client(), [item_id], asks)
+        return fetched
 
     @route("/export.csv")
     async def export(self, request: Request) -> Response:

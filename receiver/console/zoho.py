@@ -13,9 +13,9 @@ from starlette_admin.routing import route
 
 from processors.errors import ConnectionRefused
 from processors.settings import DataCenter
-from processors.store import api_calls, audit
+from processors.store import api_calls
 from processors.store.database import Connection
-from processors.workflows import browsing, connection, insights
+from processors.workflows import access, browsing, connection, insights
 from processors.workflows.connection import ConnectionDetail
 from processors.workflows.insights import EventQuery
 from receiver.console.context import Console, Page, acts, back_to, requester, require_operator, visitor
@@ -209,8 +209,9 @@ class Webhooks(Page):
     @acts(then="webhooks")
     async def reveal(self, request: Request) -> Response:
         """Show the newest secret once; it is noted who saw it."""
-        await self.console.read(audit.note, requester(request), "webhook_secret.shown")
-        secret = self.console.settings.zoho_webhook_secrets[0].get_secret_value()
+        secret = await self.console.run(
+            access.show_webhook_secret, self.console.pool, self.console.settings, requester(request)
+        )
         return await self._show(request, secret=secret)
 
 

@@ -7,13 +7,23 @@
     const chosen = localStorage.getItem(key) || (system.matches ? "dark" : "light");
     document.documentElement.setAttribute("data-bs-theme", chosen);
   }
+  function disable(form, isDisabled) {
+    [...form.elements].filter((each) => each.type === "submit").forEach((button) => (button.disabled = isDisabled));
+  }
   show();
   system.addEventListener("change", show);
   document.addEventListener("submit", function (event) {
     const question = event.target.getAttribute("data-confirm");
     if (question && !window.confirm(question)) {
       event.preventDefault();
+    } else if (event.target.method === "post") {
+      // A second click would do it a second time. Later, for a disabled button is not sent along.
+      setTimeout(() => disable(event.target, true));
     }
+  });
+  // Whoever comes back to a page finds it usable.
+  window.addEventListener("pageshow", function () {
+    document.querySelectorAll("form").forEach((form) => disable(form, false));
   });
   document.addEventListener("click", function (event) {
     if (event.target.closest("[data-theme-toggle]")) {
