@@ -321,7 +321,10 @@ def _of_attempt(attempt: Row) -> TimelineEntry:
 
 def _of_change(change: ItemChange) -> TimelineEntry:
     title = _SOURCES[change.source]
-    if "deleted_at" in change.changes:
+    if change.changes.get("is_active", (False,))[0] is None:
+        # No row is without it.
+        title = title.replace("Changed", "Created")
+    elif "deleted_at" in change.changes:
         title = title.replace("Changed", "Tombstoned" if change.changes["deleted_at"][1] else "Brought back")
     detail = f"Why no webhook had made it: {IN_WORDS[change.cause]}." if change.cause else ""
     at, event_id, run_id = change.changed_at, change.event_id, change.run_id

@@ -314,7 +314,7 @@ def test_a_timeline_tells_deliveries_changes_and_why_something_was_skipped(
     entries = told(connection)
     assert [(entry.what, entry.title) for entry in entries] == [
         ("delivery", "Delivered: created or edited"),
-        ("change", "Changed by a webhook"),
+        ("change", "Created by a webhook"),
         ("delivery", "Delivered: created or edited"),
         ("change", "Changed by a webhook"),
         ("delivery", "Delivered: created or edited"),
@@ -347,7 +347,7 @@ def test_a_timeline_tells_what_came_of_asking_zoho(scene: Scene, connection: Con
     assert [(entry.what, entry.title) for entry in told(connection)] == [
         ("delivery", "Delivered: created or edited"),
         ("fetch", "Zoho was asked for the item"),
-        ("change", "Changed by a webhook"),
+        ("change", "Created by a webhook"),
         ("delivery", "Delivered: created or edited"),
         ("fetch", "Zoho was asked for the item"),
         ("skip", "Skipped: unchanged"),
@@ -363,7 +363,7 @@ def test_a_timeline_tells_tombstones_and_returns(scene: Scene, connection: Conne
     scene.changed(fields(60))
     scene.settle_all()
     changes = [entry.title for entry in told(connection) if entry.what == "change"]
-    assert changes == ["Changed by a webhook", "Tombstoned by a webhook", "Brought back by a webhook"]
+    assert changes == ["Created by a webhook", "Tombstoned by a webhook", "Brought back by a webhook"]
 
 
 def test_a_timeline_tells_failed_attempts_and_waits(scene: Scene, connection: Connection) -> None:
