@@ -56,7 +56,7 @@ chaos: $(READY)  ## Kill, flush, stop and freeze every part under a stream of we
 
 requirements: $(READY)  ## Pin all dependencies anew, with hashes, for every Python from 3.11
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" pyproject.toml -o requirements.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" --constraints requirements.txt --extra local --extra test --extra check pyproject.toml -o requirements-dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" --constraints requirements.txt --extra local --extra test --extra bench --extra check pyproject.toml -o requirements-dev.txt
 
 clean:  ## Remove what was installed and generated here
 	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .ruff_cache

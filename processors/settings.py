@@ -89,11 +89,16 @@ def _webhook_secret(value: SecretStr) -> SecretStr:
     return value
 
 
-def _secret_url(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value.get_secret_value()):
-        message = "does not have that form"
-        raise ValueError(message)
-    return value
+def _secret_matches(pattern: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: SecretStr) -> SecretStr:
+        if not compiled.fullmatch(value.get_secret_value()):
+            message = "does not have that form"
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
 
 
 def _fernet_key(value: SecretStr) -> SecretStr:
@@ -131,7 +136,8 @@ def _zone(value: object) -> object:
 HttpUrl = Annotated[str, _matches(r"https?://[^\s/?#]+(/[^\s?#]*)?"), AfterValidator(lambda url: url.rstrip("/"))]
 Cron = Annotated[str, AfterValidator(_cron)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
-SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
+SecretUrl = Annotated[SecretStr, _secret_matches(r"https?://[^\s/]+(/\S*)?")]
+BrokerUrl = Annotated[SecretStr, _secret_matches(r"amqps?://[^\s/]+(/\S*)?")]
 FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
 
 
@@ -147,7 +153,13 @@ class Settings(BaseModel):
         None, description="a Redis address, redis://host:6379/0 or rediss://…"
     )
     redis_tls_verify: bool = Field(default=True, description="true or false")
+    broker_url: BrokerUrl | None = Field(
+        None, description="a RabbitMQ address, amqp://user:password@host:5672/name or amqps://…, or nothing"
+    )
     port: int = Field(8000, ge=1, le=65535, description="a port number, 1 to 65535")
+    public_url: HttpUrl | None = Field(
+        None, description="the address under which Zoho reaches web, https://host, or nothing"
+    )
 
     zoho_data_center: DataCenter = Field(
         "com", description="the ending of your Zoho address: com, eu, in, com.au, jp, ca, sa, com.cn or uk"
