@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+import structlog
 
 from processors import logs
 from processors.runtime.local import LocalPostgres, LocalRedis
@@ -34,15 +35,22 @@ END $$
 """
 
 
-def pytest_configure() -> None:
-    """Let our lines pass through the standard library, where pytest catches them, from the first one on.
-
-    structlog settles a logger's way at its first line; a test that configures logging would come too late for it.
-    """
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Our lines go to where pytest catches them; what a test configures instead ends with it."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    logs.configure("console", "info", process="tests")
-    root.handlers[:], root.level = handlers, level
+    levels = {name: logging.getLogger(name).level for name in logs.NOISY}
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, former in levels.items():
+        logging.getLogger(name).setLevel(former)
 
 
 @pytest.fixture(scope="session")

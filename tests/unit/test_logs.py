@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -14,25 +13,9 @@ import structlog
 
 from processors import logs
 
-Configure = Callable[..., None]
 
-
-@pytest.fixture
-def configure() -> Iterator[Configure]:
-    """`logs.configure`, undone afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in logs._NOISY}
-
-    def configure(log_format: Literal["json", "console"], level: str = "info", process: str = "worker") -> None:
-        logs.configure(log_format, level, process=process)
-
-    yield configure
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, former in levels.items():
-        logging.getLogger(name).setLevel(former)
-    structlog.reset_defaults()
+def configure(log_format: Literal["json", "console"], level: str = "info", process: str = "worker") -> None:
+    logs.configure(log_format, level, process=process)
 
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -45,9 +28,7 @@ def _fail() -> None:
     raise ValueError(len(secret))
 
 
-def test_a_line_is_json_with_event_level_logger_time_and_process(
-    configure: Configure, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_line_is_json_with_event_level_logger_time_and_process(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json")
     logs.get("mirror.part").info("event.recorded", event_id=7)
     (line,) = _lines(capsys)
@@ -62,7 +43,7 @@ def test_a_line_is_json_with_event_level_logger_time_and_process(
 
 
 def test_ids_bound_to_a_unit_of_work_are_in_each_of_its_lines_and_in_no_other(
-    configure: Configure, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure("json")
     with structlog.contextvars.bound_contextvars(event_id=7, item_id="41"):
@@ -74,7 +55,7 @@ def test_ids_bound_to_a_unit_of_work_are_in_each_of_its_lines_and_in_no_other(
     assert "event_id" not in after
 
 
-def test_a_librarys_line_has_the_same_form(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_librarys_line_has_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json")
     extra = {"color_message": "\x1b[1mStarted\x1b[0m", "port": 8000}
     logging.getLogger("theirs.server").info("Started on %d", 8000, extra=extra)
@@ -84,7 +65,7 @@ def test_a_librarys_line_has_the_same_form(configure: Configure, capsys: pytest.
     assert "color_message" not in line
 
 
-def test_any_value_fits_into_a_line(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_value_fits_into_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json")
     logs.get("x").info("a\nb", d=Decimal("1.50"), t=timedelta(seconds=1), b=b"\xff", s="\ud800", n=None, line="1\n2")
     (line,) = _lines(capsys)
@@ -93,7 +74,7 @@ def test_any_value_fits_into_a_line(configure: Configure, capsys: pytest.Capture
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_traceback_says_where_but_shows_no_local_variable(
-    configure: Configure, capsys: pytest.CaptureFixture[str], log_format: str
+    capsys: pytest.CaptureFixture[str], log_format: Literal["json", "console"]
 ) -> None:
     configure(log_format)
     for logger in (logs.get("ours"), logging.getLogger("theirs")):
@@ -110,7 +91,7 @@ def test_a_traceback_says_where_but_shows_no_local_variable(
         assert all(json.loads(line)["exception"] for line in printed.splitlines())
 
 
-def test_lines_below_the_level_are_not_written(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_below_the_level_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", level="warning")
     logs.get("ours").info("unimportant")
     logging.getLogger("theirs").info("unimportant")
@@ -120,7 +101,7 @@ def test_lines_below_the_level_are_not_written(configure: Configure, capsys: pyt
 
 @pytest.mark.parametrize("name", ["httpx", "httpcore", "httpcore.http11", "uvicorn.access"])
 def test_libraries_that_would_log_addresses_and_headers_are_silent_even_at_debug(
-    configure: Configure, capsys: pytest.CaptureFixture[str], name: str
+    capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     configure("json", level="debug")
     logging.getLogger(name).info("GET https://api.test/?secret")
@@ -128,7 +109,7 @@ def test_libraries_that_would_log_addresses_and_headers_are_silent_even_at_debug
     assert capsys.readouterr().out == ""
 
 
-def test_it_may_be_configured_again(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_may_be_configured_again(capsys: pytest.CaptureFixture[str]) -> None:
     log = logs.get("ours")
     configure("json", process="first")
     log.info("one")
@@ -137,7 +118,7 @@ def test_it_may_be_configured_again(configure: Configure, capsys: pytest.Capture
     assert [(line["event"], line["process"]) for line in _lines(capsys)] == [("one", "first"), ("two", "second")]
 
 
-def test_the_console_form_is_one_readable_line(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_console_form_is_one_readable_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure("console")
     logs.get("ours").info("event.recorded", event_id=7)
     (line,) = capsys.readouterr().out.splitlines()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Iterator
 
 import httpx
 import pytest
 import respx
-import structlog
 
-from processors import logs
 from processors.settings import Settings
 from processors.store.database import Pool
 from processors.zoho.client import ZohoClient
@@ -59,20 +55,3 @@ def zoho() -> Zoho:
 def zoho_url(zoho: Zoho) -> Iterator[str]:
     with serve(zoho) as url:
         yield url
-
-
-@pytest.fixture
-def configured_logs() -> Iterator[Callable[..., None]]:
-    """`logs.configure`, undone afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-
-    def configure(log_format: Literal["json", "console"], level: str, *, process: str) -> None:
-        logs.configure(log_format, level, process=process)
-        # Loggers of modules would stay as they are now for all later tests.
-        structlog.configure(cache_logger_on_first_use=False)
-
-    yield configure
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from typing import Literal
 from urllib.parse import parse_qs
 
 import httpx
@@ -93,14 +94,13 @@ API_ANSWERS: list[Answer] = [
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_neither_logs_nor_tracebacks_hold_a_secret(
-    log_format: str,
-    configured_logs: Callable[..., None],
+    log_format: Literal["json", "console"],
     capsys: pytest.CaptureFixture[str],
     pool: Pool,
     connection: Connection,
     zoho_router: respx.MockRouter,
 ) -> None:
-    configured_logs(log_format, "debug", process="worker")
+    logs.configure(log_format, "debug", process="worker")
     said: list[str] = []
     scripts: list[tuple[list[Answer], list[Answer]]] = [([answer], API_ANSWERS[:1]) for answer in TOKEN_ANSWERS]
     scripts += [([_token(ACCESS_TOKENS[0]), _token(ACCESS_TOKENS[1])], [answer] * 2) for answer in API_ANSWERS]
@@ -172,7 +172,6 @@ def test_what_operators_read_of_the_connection_holds_no_secret(
 
 
 def test_connecting_leaves_no_secret_in_logs_errors_or_tables(
-    configured_logs: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
     pool: Pool,
     connection: Connection,
@@ -185,7 +184,7 @@ def test_connecting_leaves_no_secret_in_logs_errors_or_tables(
     revoke = zoho_router.post(f"{TOKEN_URL}/revoke")
     zoho_router["api"].respond(json={"code": 0, "organizations": [{"organization_id": "1"}], "user": {"name": "Ada"}})
     answers = [*TOKEN_ANSWERS, _token(ACCESS_TOKENS[1], refresh_token=NEW_REFRESH_TOKEN)]
-    configured_logs("json", "debug", process="web")
+    logs.configure("json", "debug", process="web")
     said: list[str] = []
 
     def try_to(act: Callable[[], object]) -> None:
