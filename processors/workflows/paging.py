@@ -207,7 +207,10 @@ class Listing:
     def _ask_ahead(self, executor: ThreadPoolExecutor, overlap: int) -> None:
         position = self._ahead[-1][0].end if self._ahead else self._read_to
         likely_end = self._expected if self._read_to < self._expected else self._read_to * 5 // 4
-        while len(self._ahead) < self._pace.depth(self._call_seconds) and self._goes_on():
+        # What is modified moves to the front of a list by modification: there, a page that was answered before the one
+        # in front of it may overlap with it and yet leave a gap.
+        depth = self._pace.depth(self._call_seconds) if self._is_by_creation else 1
+        while len(self._ahead) < depth and self._goes_on():
             if self._ahead and position >= likely_end:
                 return
             if not self._has_more:
