@@ -10,23 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from time import perf_counter
+from types import TracebackType
+from typing import Self
 
+import msgspec
 from anyio import CapacityLimiter, to_thread
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from processors import logs
 from processors.errors import BodyUnreadable, DeliveryRejected
 from processors.settings import Settings
-from processors.store.inbox import Delivery, Kind
-from processors.zoho import items, payloads, signatures
+from processors.store.inbox import Delivery, Kind, Recorded
+from processors.zoho import payloads, signatures
 from receiver.intake import InboxUnavailable, Intake
 from receiver.proxies import client_address
 from receiver.rejections import Rejections
@@ -42,6 +44,9 @@ _BUSY = 503
 _QUICKLY_VERIFIED_BYTES = 32 * 1024
 # All bodies from their first byte to their commit, signed or not: a flood of large ones is turned away, not kept.
 _MOST_BYTES_AT_ONCE = 64 * 1024 * 1024
+
+_SIGNATURE_HEADER = signatures.HEADER.lower().encode()
+_encode = msgspec.json.Encoder().encode
 
 _log = logs.get(__name__)
 
@@ -67,15 +72,61 @@ class _PartingResponse(JSONResponse):
         await send({"type": "http.response.body"})
 
 
-@dataclass(slots=True, eq=False)
 class Room:
-    """What one body takes of the memory for all of them, from its first byte until it is committed or refused."""
+    """What one body takes of the memory for all of them, from its first byte until it is committed or refused.
 
-    buffers: _Buffers
-    since: float
-    deadline: asyncio.Timeout
-    taken: int = 0
-    is_given_up: bool = False
+    As a block, it ends with `DeliveryRejected` where the body takes too long to arrive, or gives way to others. (It is
+    `asyncio.timeout` in a form that costs a delivery a third.)
+    """
+
+    __slots__ = ("_buffers", "_cancelling", "_deadline", "_task", "is_given_up", "since", "taken")
+
+    def __init__(self, buffers: _Buffers) -> None:
+        """Take no room yet."""
+        self._buffers = buffers
+        self.taken = 0
+        self.is_given_up = False
+
+    def __enter__(self) -> Self:
+        """Begin to arrive."""
+        task = asyncio.current_task()
+        assert task, "requests are answered in tasks"
+        loop = task.get_loop()
+        self._task, self._cancelling = task, task.cancelling()
+        self.since = loop.time()
+        self._deadline = loop.call_at(self.since + _BODY_SECONDS, self.give_up)
+        self._buffers.arriving[self] = None
+        return self
+
+    def take(self, size: int) -> None:
+        """Take room for a chunk, before it is kept.
+
+        Raises:
+            DeliveryRejected: there is none.
+        """
+        self._buffers.make_room(self, size)
+        self.taken += size
+
+    def arrive(self) -> None:
+        """Stay, now that the body is whole, however long it has to wait for its commit."""
+        self._deadline.cancel()
+        self._buffers.arriving.pop(self, None)
+
+    def give_up(self) -> None:
+        """End the block where it waits."""
+        self.is_given_up = True
+        self._buffers.free(self)
+        self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Be free again."""
+        self._deadline.cancel()
+        self._buffers.free(self)
+        if self.is_given_up and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            message = f"the body did not arrive within {_BODY_SECONDS:.0f} seconds"
+            raise DeliveryRejected(408, "slow", message) from None
 
 
 class _Buffers:
@@ -87,56 +138,29 @@ class _Buffers:
 
     def __init__(self) -> None:
         self._bytes = 0
-        # In the order of their beginning.
-        self._arriving: dict[Room, None] = {}
+        self.arriving: dict[Room, None] = {}
+        """In the order of their beginning."""
 
-    @contextlib.asynccontextmanager
-    async def body(self) -> AsyncIterator[Room]:
-        """Give the room of one body, which is free again at the end of the block.
-
-        Raises:
-            DeliveryRejected: there is none, or the body took too long to arrive.
-        """
-        try:
-            async with asyncio.timeout(_BODY_SECONDS) as deadline:
-                room = Room(self, asyncio.get_running_loop().time(), deadline)
-                self._arriving[room] = None
-                try:
-                    yield room
-                finally:
-                    self._forget(room)
-        except TimeoutError:
-            message = f"the body did not arrive within {_BODY_SECONDS:.0f} seconds"
-            raise DeliveryRejected(408, "slow", message) from None
-
-    def keep_arrived(self, room: Room) -> None:
-        """Let a body that is whole stay, however long it has to wait for its commit."""
-        self._arriving.pop(room, None)
-        if not room.deadline.expired():
-            room.deadline.reschedule(None)
-
-    def take(self, mine: Room, size: int) -> None:
-        """Take room for a chunk, before it is kept.
+    def make_room(self, mine: Room, size: int) -> None:
+        """Count `size` bytes more.
 
         Raises:
-            DeliveryRejected: there is none.
+            DeliveryRejected: they have no room, and nobody has to give way.
         """
-        while self._bytes + size > _MOST_BYTES_AT_ONCE or mine.is_given_up:
-            oldest = next(iter(self._arriving), mine)
+        while self._bytes + size > _MOST_BYTES_AT_ONCE:
+            oldest = next(iter(self.arriving), mine)
             age = asyncio.get_running_loop().time() - oldest.since
-            if mine.is_given_up or oldest is mine or age < _ARRIVES_WITHIN_SECONDS:
+            if oldest is mine or age < _ARRIVES_WITHIN_SECONDS:
                 message = "too much is being received at once, please send this again"
                 raise DeliveryRejected(503, "busy", message)
-            oldest.is_given_up = True
-            oldest.deadline.reschedule(asyncio.get_running_loop().time())
-            self._forget(oldest)
-        mine.taken += size
+            oldest.give_up()
         self._bytes += size
 
-    def _forget(self, body: Room) -> None:
-        self._arriving.pop(body, None)
-        self._bytes -= body.taken
-        body.taken = 0
+    def free(self, room: Room) -> None:
+        """Forget a body."""
+        self.arriving.pop(room, None)
+        self._bytes -= room.taken
+        room.taken = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,22 +176,15 @@ class Webhooks:
     def routes(self) -> list[Route]:
         """Return the routes: the path says what happened, since Zoho's bodies do not."""
         return [
-            Route("/webhooks/zoho/items", self.changed, methods=["POST", "PUT"]),
-            Route("/webhooks/zoho/items/deleted", self.deleted, methods=["POST", "PUT", "DELETE"]),
+            Route("/webhooks/zoho/items", _Endpoint(self, "changed"), methods=["POST", "PUT"]),
+            Route("/webhooks/zoho/items/deleted", _Endpoint(self, "deleted"), methods=["POST", "PUT", "DELETE"]),
         ]
 
-    async def changed(self, request: Request) -> Response:
-        """Receive from the created and the edited rule."""
-        return await self._receive(request, "changed")
-
-    async def deleted(self, request: Request) -> Response:
-        """Receive from the deleted rule."""
-        return await self._receive(request, "deleted")
-
-    async def _receive(self, request: Request, kind: Kind) -> Response:
+    async def receive(self, request: _Request, kind: Kind) -> ASGIApp:
+        """Return the answer to a delivery that came by the route of the rule `kind`."""
         started = perf_counter()
         try:
-            async with self._buffers.body() as room:
+            with Room(self._buffers) as room:
                 delivery = await self._admit(request, kind, room)
                 recorded = await self.intake.record(delivery)
         except DeliveryRejected as rejected:
@@ -177,7 +194,7 @@ class Webhooks:
                 route=kind,
                 reason=rejected.reason,
                 status=rejected.status,
-                client=client_address(request, self.settings.trusted_proxies),
+                client=self._client(request),
             )
             answer = _PartingResponse if rejected.status in (408, 413, 503) else JSONResponse
             headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if rejected.status == _BUSY else None
@@ -201,18 +218,19 @@ class Webhooks:
             reason=delivery.unreadable,
             duration_ms=round((perf_counter() - started) * 1000, 1),
         )
-        return JSONResponse({"event_id": recorded.event_id, "state": recorded.state})
+        return _Recorded(recorded)
 
-    async def _admit(self, request: Request, kind: Kind, room: Room) -> Delivery:
+    async def _admit(self, request: _Request, kind: Kind, room: Room) -> Delivery:
         """Read and verify a request.
 
         Raises:
             DeliveryRejected: it is answered 4xx.
         """
         body = await _read(request, self.settings.webhook_max_bytes, room)
-        room.buffers.keep_arrived(room)
-        self._check_network(request)
-        content_type = request.headers.get("Content-Type", "")
+        room.arrive()
+        if self.settings.webhook_allowed_networks:
+            self._check_network(request)
+        content_type = request.header(b"content-type")
         query: bytes = request.scope["query_string"]
         if len(body) <= _QUICKLY_VERIFIED_BYTES:
             self._check_signature(request, body, content_type, query)
@@ -222,8 +240,7 @@ class Webhooks:
             await to_thread.run_sync(check, limiter=self._large_bodies)
         item_id, is_dated, unreadable = None, False, None
         try:
-            item_id, fields = payloads.read_item(body, content_type, query)
-            is_dated = items.is_dated(fields)
+            item_id, is_dated = payloads.identify(body, content_type, query)
         except BodyUnreadable as error:
             unreadable = str(error)
         # As in read_item: where there is no body, the query string says what happened.
@@ -239,27 +256,26 @@ class Webhooks:
             unreadable=unreadable,
         )
 
-    def _check_network(self, request: Request) -> None:
-        allowed = self.settings.webhook_allowed_networks
-        if not allowed:
-            return
+    def _client(self, request: _Request) -> str:
+        return client_address(HTTPConnection(request.scope), self.settings.trusted_proxies)
+
+    def _check_network(self, request: _Request) -> None:
         try:
-            address = ip_address(client_address(request, self.settings.trusted_proxies))
+            address = ip_address(self._client(request))
         except ValueError:
             address = None
         # An IPv4 sender may arrive on an IPv6 socket.
         address = getattr(address, "ipv4_mapped", None) or address
-        if address is None or not any(address in network for network in allowed):
+        if address is None or not any(address in network for network in self.settings.webhook_allowed_networks):
             message = "deliveries from this network are not accepted"
             raise DeliveryRejected(403, "network", message)
 
-    def _check_signature(self, request: Request, body: bytes, content_type: str, query: bytes) -> None:
+    def _check_signature(self, request: _Request, body: bytes, content_type: str, query: bytes) -> None:
         form = payloads.form_of(content_type)
-        encoding = request.headers.get("Content-Encoding", "identity").lower()
-        if form is None or encoding != "identity":
+        if form is None or request.header(b"content-encoding").lower() not in ("", "identity"):
             message = "the body should be application/json, application/x-www-form-urlencoded or multipart/form-data"
             raise DeliveryRejected(415, "content_type", message)
-        signature = request.headers.get(signatures.HEADER)
+        signature = request.header(_SIGNATURE_HEADER)
         if not signature:
             message = f"the header {signatures.HEADER} is missing; tick “I want to secure this webhook” in Zoho"
             raise DeliveryRejected(401, "signature_absent", message)
@@ -274,16 +290,63 @@ class Webhooks:
             raise DeliveryRejected(401, "signature_mismatch", message)
 
 
-async def _read(request: Request, most: int, room: Room) -> bytes:
+class _Request:
+    """One request, its headers looked up once."""
+
+    __slots__ = ("_headers", "receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        # Of a header that is there twice, the first counts.
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+
+    def header(self, name: bytes) -> str:
+        """Return a header by its name in lower case; "" where it is not there."""
+        return self._headers.get(name, b"").decode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """One of the two routes, as an ASGI application: Starlette's own objects would cost more than verifying."""
+
+    webhooks: Webhooks
+    kind: Kind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self.webhooks.receive(_Request(scope, receive), self.kind)
+        await answer(scope, receive, send)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """The answer to what is committed."""
+
+    recorded: Recorded
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        body = _encode({"event_id": self.recorded.event_id, "state": self.recorded.state})
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _read(request: _Request, most: int, room: Room) -> bytes:
     """Read the body, and no more of it than `most` bytes, into its room."""
-    too_large = DeliveryRejected(413, "size", f"the body is larger than {most} bytes")
-    length = request.headers.get("Content-Length", "")
+    too_large = f"the body is larger than {most} bytes"
+    length = request.header(b"content-length")
     if length.isdecimal() and int(length[:20]) > most:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > most:
-            raise too_large
-        room.buffers.take(room, len(chunk))
-        body += chunk
-    return bytes(body)
+        raise DeliveryRejected(413, "size", too_large)
+    kept = bytearray()
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        if len(kept) + len(chunk) > most:
+            raise DeliveryRejected(413, "size", too_large)
+        room.take(len(chunk))
+        if not message.get("more_body", False):
+            # Most bodies are there as a whole, and are not copied.
+            return bytes(kept + chunk) if kept else chunk
+        kept += chunk

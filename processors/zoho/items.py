@@ -69,15 +69,23 @@ def read_json(text: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
         raise BodyUnreadable(_TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         value = _read_forgivingly(text, error)
-    if _brackets(text) > _DEEPEST_NESTING and _is_too_deep(value, _DEEPEST_NESTING):
+    if _has_many_brackets(text) and _is_too_deep(value, _DEEPEST_NESTING):
         raise BodyUnreadable(_TOO_DEEP)
-    if "\\u0000" in text if isinstance(text, str) else b"\\u0000" in text:
-        return _cleaned(value)
-    return value
+    return _cleaned(value) if _has_escaped_nul(text) else value
 
 
-def _brackets(text: bytes | str) -> int:
-    return text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+def is_plain(text: bytes) -> bool:
+    """Tell whether JSON, if it is any, needs no second look at its depth and at what Postgres cannot store."""
+    return not (_has_many_brackets(text) or _has_escaped_nul(text))
+
+
+def _has_many_brackets(text: bytes | str) -> bool:
+    counts = (text.count("["), text.count("{")) if isinstance(text, str) else (text.count(b"["), text.count(b"{"))
+    return sum(counts) > _DEEPEST_NESTING
+
+
+def _has_escaped_nul(text: bytes | str) -> bool:
+    return "\\u0000" in text if isinstance(text, str) else b"\\u0000" in text
 
 
 def _is_too_deep(value: object, levels: int) -> bool:
@@ -286,11 +294,6 @@ def time_of(value: object) -> datetime | None:
         return _time(value)
     except ValueError:
         return None
-
-
-def is_dated(fields: Fields) -> bool:
-    """Tell whether these keys say when the item was modified."""
-    return time_of(fields.get("last_modified_time")) is not None
 
 
 def content_of(fields: Fields) -> Content:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.errors import BodyUnreadable
-from processors.zoho.payloads import form_of, multipart_pairs, read_item
+from processors.zoho.items import time_of
+from processors.zoho.payloads import form_of, identify, multipart_pairs, read_item
 
 ID = "4100000000000012345"
 ITEM = {"item_id": ID, "name": "Widget, “blue” & ü", "rate": 12.5}
@@ -283,3 +285,52 @@ def test_any_bytes_are_read_or_refused_with_a_reason(body: bytes, content_type: 
     assert "\x00" not in item_id
     item_id.encode()
     assert fields.get("item_id", item_id) == item_id
+
+
+ODDITIES = st.sampled_from(
+    [
+        b"",
+        b"\xe9",
+        b"\\u0000",
+        b"\\ud800",
+        b"NaN",
+        b"[" * 101 + b"]" * 101,
+        b'"item_id": 7',
+        b'"item": {"item_id": "8"}',
+        b'"item": "{\\"item_id\\": \\"9\\"}"',
+        b'"x": "\xe9"',
+        b'"x": "\\ud800"',
+        b'"x": 1e999999',
+    ]
+)
+
+
+@given(
+    item_id=st.sampled_from(["41", "4100000000000012345", "", " 41 ", "4/1", "x" * 65]) | st.integers() | st.none(),
+    modified=st.sampled_from(["2026-10-05T21:32:21+0530", "2026-10-05", "", "soon"]) | st.none() | st.integers(),
+    first=ODDITIES,
+    last=ODDITIES,
+    content_type=st.sampled_from(["application/json", "", "application/x-www-form-urlencoded"]),
+)
+def test_the_short_way_to_the_item_finds_what_the_long_way_finds(
+    item_id: object, modified: object, first: bytes, last: bytes, content_type: str
+) -> None:
+    inner = b", ".join(
+        part
+        for part in (first, json.dumps({"item_id": item_id, "last_modified_time": modified})[1:-1].encode(), last)
+        if part
+    )
+    for body in (b'{"item": {%s}}' % inner, b'{"item": {"item_id": "1"}, %s}' % inner, b"{%s}" % inner):
+        assert _told(identify, body, content_type) == _told(_read_wholly, body, content_type)
+
+
+def _read_wholly(body: bytes, content_type: str, query: bytes) -> tuple[str, bool]:
+    item_id, fields = read_item(body, content_type, query)
+    return item_id, time_of(fields.get("last_modified_time")) is not None
+
+
+def _told(read: Callable[[bytes, str, bytes], tuple[str, bool]], body: bytes, content_type: str) -> object:
+    try:
+        return read(body, content_type, b"")
+    except BodyUnreadable as error:
+        return str(error)
