@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -71,12 +72,20 @@ def configure(
         logging.getLogger(name).setLevel(max(quietest, root.level))
 
 
-class _StreamLogger(structlog.WriteLogger):
-    """Writes the lines of one module."""
+class _StreamLogger:
+    """Writes the lines of one module, each in one piece: threads write at the same time."""
 
     def __init__(self, stream: TextIO, name: str) -> None:
-        super().__init__(stream)
+        self._stream = stream
         self.name = name
+
+    def msg(self, line: str) -> None:
+        # A reader of the log that went away must not cost a delivery; `logging` takes it as lightly.
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 # The one of json.dumps is made anew for each line.

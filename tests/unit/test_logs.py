@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -125,3 +127,15 @@ def test_the_console_form_is_one_readable_line(capsys: pytest.CaptureFixture[str
     assert "event.recorded" in line
     assert "event_id=7" in line
     assert "\x1b" not in line
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_log_that_nobody_reads_any_more_stops_nothing(log_format: Literal["json", "console"]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "w") as stream:
+        logs.configure(log_format, "info", process="web", stream=stream)
+        logs.get("ours").info("delivery.recorded", event_id=7)
+        stream.flush()
+        pytest.fail("somebody reads")
+    logs.get("ours").info("delivery.recorded", event_id=8)
