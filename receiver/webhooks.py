@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
 
 from processors import logs
 from processors.errors import BodyUnreadable, DeliveryRejected
@@ -47,8 +48,6 @@ _MOST_BYTES_AT_ONCE = 64 * 1024 * 1024
 
 _SIGNATURE_HEADER = signatures.HEADER.lower().encode()
 _encode = msgspec.json.Encoder().encode
-
-_log = logs.get(__name__)
 
 
 class _PartingResponse(JSONResponse):
@@ -172,6 +171,8 @@ class Webhooks:
     rejections: Rejections
     _large_bodies: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _buffers: _Buffers = field(default_factory=_Buffers)
+    # Bound once: for each line it would cost as much as writing it.
+    _log: FilteringBoundLogger = field(default_factory=lambda: logs.get(__name__).bind())
 
     def routes(self) -> list[Route]:
         """Return the routes: the path says what happened, since Zoho's bodies do not."""
@@ -189,7 +190,7 @@ class Webhooks:
                 recorded = await self.intake.record(delivery)
         except DeliveryRejected as rejected:
             self.rejections.count(kind, rejected.reason)
-            _log.warning(
+            self._log.warning(
                 "delivery.rejected",
                 route=kind,
                 reason=rejected.reason,
@@ -200,16 +201,16 @@ class Webhooks:
             headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if rejected.status == _BUSY else None
             return answer({"error": str(rejected)}, rejected.status, headers=headers)
         except ClientDisconnect:
-            _log.warning("delivery.broken_off", route=kind)
+            self._log.warning("delivery.broken_off", route=kind)
             return Response(status_code=400)
         except InboxUnavailable as error:
-            _log.warning("delivery.deferred", route=kind, item_id=delivery.item_id, error=str(error))
+            self._log.warning("delivery.deferred", route=kind, item_id=delivery.item_id, error=str(error))
             return JSONResponse(
                 {"error": "the inbox is not available, please send this again"},
                 503,
                 headers={"Retry-After": str(_RETRY_AFTER_SECONDS)},
             )
-        _log.info(
+        self._log.info(
             "delivery.recorded",
             event_id=recorded.event_id,
             item_id=delivery.item_id,
