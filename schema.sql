@@ -572,6 +572,15 @@ CREATE TABLE IF NOT EXISTS processes (
     beat_at timestamptz NOT NULL DEFAULT now());
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- schema_version: which text of this file was applied last.
+-- ---------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS schema_version (
+    is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+    digest bytea NOT NULL,                                    -- SHA-256
+    applied_at timestamptz NOT NULL DEFAULT now());
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- operators, sessions: who may use the console, and from where they are signed in.
 -- api_tokens: the programs that may use the JSON API.
 -- Of a password only its argon2 hash is kept, of a session or a token only the SHA-256 of a long random text.

@@ -219,8 +219,7 @@ class Settings(BaseModel):
         Raises:
             ConfigurationError: one line for each variable that is wrong or missing.
         """
-        # A list of nothing but commas is as good as none.
-        given = {name.lower(): value for name, value in environ.items() if value.strip(" \t\r\n,")}
+        given = _given(environ)
         missing = [name for name in required if name.lower() not in given]
         problems = [f"{name} is missing; it should hold {_described(name)}" for name in missing]
         try:
@@ -230,6 +229,27 @@ class Settings(BaseModel):
         if problems:
             raise ConfigurationError("\n".join(dict.fromkeys(problems)))
         return settings
+
+
+def load_what_is_right(*required: str, environ: Mapping[str, str] = os.environ) -> tuple[Settings, list[str]]:
+    """Return the settings without those that are wrong, and the line for each that is wrong or missing."""
+    try:
+        return Settings.load(*required, environ=environ), []
+    except ConfigurationError as error:
+        lines = str(error).splitlines()
+    wrong = {line.split()[0] for line in lines}
+    right = {name: value for name, value in environ.items() if name.upper() not in wrong}
+    if "ENCRYPTION_KEYS" in wrong:
+        # It goes with the keys alone.
+        right.pop("ZOHO_REFRESH_TOKEN", None)
+    return Settings.load(environ=right), lines
+
+
+def _given(environ: Mapping[str, str]) -> dict[str, str]:
+    # A list of nothing but commas is as good as none.
+    given = {name.lower(): value for name, value in environ.items() if value.strip(" \t\r\n,")}
+    domain = given.get("heroku_app_default_domain_name")
+    return {"public_url": f"https://{domain}", **given} if domain else given
 
 
 def _described(name: str) -> str:

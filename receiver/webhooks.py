@@ -50,6 +50,10 @@ _SIGNATURE_HEADER = signatures.HEADER.lower().encode()
 _encode = msgspec.json.Encoder().encode
 
 
+class _Checked(Exception):
+    """It was not Zoho: `check` looks whether a signed delivery arrives; nothing is recorded."""
+
+
 class _PartingResponse(JSONResponse):
     """An answer to a request whose body was not read to its end: nothing else can come over that connection.
 
@@ -200,6 +204,9 @@ class Webhooks:
             answer = _PartingResponse if rejected.status in (408, 413, 503) else JSONResponse
             headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if rejected.status == _BUSY else None
             return answer({"error": str(rejected)}, rejected.status, headers=headers)
+        except _Checked:
+            self._log.info("delivery.checked", route=kind)
+            return JSONResponse({"event_id": None, "state": "checked"})
         except ClientDisconnect:
             self._log.warning("delivery.broken_off", route=kind)
             return Response(status_code=400)
@@ -226,6 +233,7 @@ class Webhooks:
 
         Raises:
             DeliveryRejected: it is answered 4xx.
+            _Checked: there is nothing to record.
         """
         body = await _read(request, self.settings.webhook_max_bytes, room)
         room.arrive()
@@ -243,6 +251,8 @@ class Webhooks:
         try:
             item_id, is_dated = payloads.identify(body, content_type, query)
         except BodyUnreadable as error:
+            if body == payloads.CHECK:
+                raise _Checked from None
             unreadable = str(error)
         # As in read_item: where there is no body, the query string says what happened.
         content = body if body.strip() else query

@@ -24,7 +24,9 @@ DECLARE
     is_used boolean;
     used text[] := '{}';
 BEGIN
-    FOR each IN SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' LOOP
+    FOR each IN SELECT quote_ident(tablename)
+                  FROM pg_tables
+                 WHERE schemaname = 'public' AND tablename <> 'schema_version' LOOP
         EXECUTE 'SELECT EXISTS (SELECT FROM ' || each || ')' INTO is_used;
         IF is_used THEN
             used := used || each;

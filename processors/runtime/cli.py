@@ -19,7 +19,7 @@ from rich.console import Console
 
 from processors import logs
 from processors.errors import ConfigurationError
-from processors.settings import Settings
+from processors.settings import Settings, load_what_is_right
 
 if TYPE_CHECKING:
     from processors.store.replays import EventFilter
@@ -243,6 +243,18 @@ def verify_run(settings: Settings, run_id: int, *, as_json: bool) -> None:
 def status(settings: Settings, *, as_json: bool) -> None:
     """Say how the mirror is; exit code 1 if something needs a person."""
     _commands().status(settings, as_json=as_json)
+
+
+@main.command()
+@_json_option
+def check(*, as_json: bool) -> None:
+    """Try every setting and connection; exit code 1 if something is wrong.
+
+    A line for each finding: what is wrong, and what to do. Calls Zoho a few times, and web through its public address.
+    """
+    settings, complaints = load_what_is_right(_DATABASE, _REDIS, "ZOHO_WEBHOOK_SECRETS")
+    logs.configure(settings.log_format, "critical", process="cli", stream=sys.stderr)
+    importlib.import_module("processors.runtime.check_command").check(settings, complaints, as_json=as_json)
 
 
 @main.command()

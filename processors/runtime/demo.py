@@ -104,6 +104,8 @@ def environment(database_url: str, redis_url: str, zoho_url: str, port: int) -> 
         DATABASE_URL=database_url,
         REDIS_URL=redis_url,
         PORT=str(port),
+        PUBLIC_URL=f"http://127.0.0.1:{port}",
+        BROKER_URL="",
         ZOHO_ACCOUNTS_URL=zoho_url,
         ZOHO_API_URL=zoho_url,
         ZOHO_ORGANIZATION_ID=simulator.ORGANIZATION_ID,

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib import resources
 
 import psycopg
+
+from processors.store.database import Connection
 
 # Any number that no other program of this database uses for an advisory lock.
 _MIGRATION_LOCK = 7_267_001
 # While an old process reads a table, adding a column to it waits; it must not queue everybody else behind it for long.
 _LOCK_TIMEOUT_MS = 15_000
+_KEEP_DIGEST = """
+INSERT INTO schema_version (digest) VALUES (%s)
+    ON CONFLICT (is_only) DO UPDATE SET digest = excluded.digest, applied_at = now()
+"""
 
 
 def migrate(url: str) -> None:
@@ -23,4 +30,22 @@ def migrate(url: str) -> None:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
         # "IF NOT EXISTS … skipping" is what a second run is about, not news.
         connection.execute("SET LOCAL client_min_messages = warning")
-        connection.execute(resources.files(__package__).joinpath("sql", "schema.sql").read_bytes())
+        connection.execute(_text())
+        connection.execute(_KEEP_DIGEST, (_digest(),))
+
+
+def is_current(connection: Connection) -> bool:
+    """Tell whether `migrate` ran on this database as it is in this release."""
+    try:
+        row = connection.execute("SELECT digest FROM schema_version").fetchone()
+    except psycopg.errors.UndefinedTable:
+        return False
+    return row is not None and bytes(row["digest"]) == _digest()
+
+
+def _text() -> bytes:
+    return resources.files(__package__).joinpath("sql", "schema.sql").read_bytes()
+
+
+def _digest() -> bytes:
+    return hashlib.sha256(_text()).digest()

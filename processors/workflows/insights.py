@@ -192,6 +192,8 @@ def _drift(counts: list[DriftCount]) -> dict[Cause, int]:
 class Problem:
     """Something that needs a person."""
 
+    cause: str
+    """The kind of problem, always the same word for the same one."""
     what: str
     do: str
     page: str
@@ -219,40 +221,43 @@ def problems(overview: Overview) -> list[Problem]:
 def _of_connection(connection: ConnectionStatus) -> Iterator[Problem]:
     if not connection.has_refresh_token:
         how = "connect it in the console, or set ZOHO_REFRESH_TOKEN and start a worker (docs/quick-start.md)"
-        yield Problem("Zoho is not connected", how, "zoho")
+        yield Problem("zoho.not_connected", "Zoho is not connected", how, "zoho")
     elif connection.last_error:
         yield Problem(
+            "zoho.refused",
             f"Zoho refuses the connection: {connection.last_error}",
             "see docs/operations.md, Parts that are away",
             "zoho",
         )
     elif not connection.has_organization:
-        yield Problem("no organisation is chosen", "choose one in the console, or set ZOHO_ORGANIZATION_ID", "zoho")
+        how = "choose one in the console, or set ZOHO_ORGANIZATION_ID"
+        yield Problem("zoho.no_organisation", "no organisation is chosen", how, "zoho")
 
 
 def _of_processes(overview: Overview) -> Iterator[Problem]:
     if "worker" not in overview.processes:
-        yield Problem("no worker is alive", "start one", "", "python -m processors worker")
+        yield Problem("worker.missing", "no worker is alive", "start one", "", "python -m processors worker")
     # A scheduler that starts runs by the command line stands in for a clock.
     newest = max(overview.reconciliation.newest, key=lambda run: run.id, default=None)
     is_scheduled = newest and newest.trigger == "cli" and overview.now - newest.started_at < _FULL_RUN_OVERDUE
     if "clock" not in overview.processes and not is_scheduled:
-        yield Problem("no clock is alive: no run starts by itself", "start one", "", "python -m processors clock")
+        what = "no clock is alive: no run starts by itself"
+        yield Problem("clock.missing", what, "start one", "", "python -m processors clock")
 
 
 def _of_deliveries(overview: Overview) -> Iterator[Problem]:
     if overview.reconciliation.webhooks_are_dead:
         what = "webhooks are dead: changes were missed, and nothing was delivered"
         how = "in Zoho, look at the workflow rules, the webhook's address and secret, and the daily limit"
-        yield Problem(what, how, "webhooks")
+        yield Problem("webhooks.dead", what, how, "webhooks")
     if overview.dead:
         what = "1 dead event" if overview.dead == 1 else f"{overview.dead:,} dead events"
-        yield Problem(
-            what, "find out the cause, then replay or discard them", "events/list?state=dead", "events causes"
-        )
+        how = "find out the cause, then replay or discard them"
+        yield Problem("events.dead", what, how, "events/list?state=dead", "events causes")
     if overview.oldest_unfinished_age and overview.oldest_unfinished_age > _EVENTS_OVERDUE:
         what = f"{overview.unfinished:,} events wait, the oldest for more than 10 minutes"
-        yield Problem(what, "see what they wait for", "events/list?state=recorded", "events --state recorded")
+        how = "see what they wait for"
+        yield Problem("events.overdue", what, how, "events/list?state=recorded", "events --state recorded")
 
 
 def _of_runs(seen: Reconciliation, now: datetime) -> Iterator[Problem]:
@@ -260,20 +265,20 @@ def _of_runs(seen: Reconciliation, now: datetime) -> Iterator[Problem]:
         held = seen.held.id
         how = "if they were deleted there, confirm; if not, discard"
         command = f"runs confirm-deletes {held}, or runs discard-deletes {held}"
-        yield Problem(f"run {held} is held: {seen.held.error}", how, _page(seen.held), command)
+        yield Problem("run.held", f"run {held} is held: {seen.held.error}", how, _page(seen.held), command)
     for run in seen.newest:
         if run.state == "running" and run.error_class in ("NotAuthorised", "NotConnected"):
             what = f"run {run.id} ({run.kind}) waits: {run.error}"
-            yield Problem(what, "see docs/operations.md, Parts that are away", _page(run))
+            yield Problem("run.waiting", what, "see docs/operations.md, Parts that are away", _page(run))
         if run.state in ("partial", "failed") and run.error_class:
             what = f"run {run.id} ({run.kind}) ended {run.state}: {run.error}"
-            yield Problem(what, "see what it had to leave out", _page(run), f"runs show {run.id}")
+            yield Problem("run.failed", what, "see what it had to leave out", _page(run), f"runs show {run.id}")
     full = seen.last_complete.get("full")
     if full is None and any(now - run.started_at > _FIRST_FULL_RUN_OVERDUE for run in seen.newest):
-        yield Problem("no full run was ever complete", "see what the runs say", "runs/list", "runs")
+        yield Problem("run.overdue", "no full run was ever complete", "see what the runs say", "runs/list", "runs")
     if full and full.finished_at and now - full.finished_at > _FULL_RUN_OVERDUE:
         what = f"no full run was complete since {full.finished_at:%Y-%m-%d %H:%M} UTC"
-        yield Problem(what, "is a clock alive? what do the runs say?", "runs/list?kind=full")
+        yield Problem("run.overdue", what, "is a clock alive? what do the runs say?", "runs/list?kind=full")
 
 
 def _page(run: Run) -> str:

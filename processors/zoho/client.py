@@ -116,12 +116,12 @@ class ZohoClient:
         sort_column: str,
         descending: bool = False,
         modified_since: datetime | None = None,
-        run_id: int,
+        run_id: int | None,
     ) -> ListedPage:
         """Return one page of the list of all items, active or not, as it is now.
 
         `modified_since` is a wish: Zoho is known to ignore filters now and then, and does not say whether this one
-        includes its own second.
+        includes its own second. Without a run, the call may use what of the quota is kept for single items.
 
         Raises:
             WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.

@@ -46,6 +46,10 @@ def form_of(content_type: str) -> BodyForm | None:
     return _FORMS.get(content_type.partition(";")[0].strip().lower())
 
 
+CHECK = b'{"zoho_mirror":"check"}'
+"""A body that `check` sends through the public address, to see that signed deliveries arrive whole."""
+
+
 class _UsualItem(msgspec.Struct):
     item_id: str
     last_modified_time: str = ""

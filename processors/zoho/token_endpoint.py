@@ -116,12 +116,15 @@ def ask(
     """
     with pool.connection() as recorder:
         call_id = zoho_connection.begin_token_call(recorder)
-    answer = _ask(http, accounts_url, caller, form)
+    answer = ask_without_record(http, accounts_url, caller, form)
     zoho_connection.end_token_call(connection, call_id)
     return answer
 
 
-def _ask(http: httpx.Client, accounts_url: str, caller: Client, form: dict[str, str]) -> dict[str, Any] | Refusal:
+def ask_without_record(
+    http: httpx.Client, accounts_url: str, caller: Client, form: dict[str, str]
+) -> dict[str, Any] | Refusal:
+    """Call the token endpoint of a server that is none of ours, to see whether it should be; else, `ask`."""
     try:
         response = http.post(
             f"{accounts_url}/oauth/v2/token",
