@@ -555,6 +555,25 @@ CREATE TABLE IF NOT EXISTS rejections (
     PRIMARY KEY (hour, route, reason));
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- delivery_shapes: what deliveries look like, by a sample of at most one a second of each route and process. A new
+-- shape is a template of Zoho's webhook form that somebody changed, or an item of another kind.
+-- ---------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS delivery_shapes (
+    route text NOT NULL,
+    fingerprint bytea NOT NULL,                               -- of all the columns down to `keys`
+    signature text NOT NULL CONSTRAINT delivery_shapes_signature CHECK (signature IN ('hex', 'base64')),
+    secret integer NOT NULL,                                  -- which of ZOHO_WEBHOOK_SECRETS fits: 1 is the newest
+    form text NOT NULL,                                       -- json, form, multipart
+    envelope text NOT NULL,                                   -- the key around the item; "" if there is none
+    keys text[] NOT NULL,                                     -- of the item, without custom and formatted ones
+    missing text[] NOT NULL,                                  -- mapped keys that are not among them
+    first_seen_at timestamptz NOT NULL DEFAULT now(),
+    last_seen_at timestamptz NOT NULL DEFAULT now(),
+    looked_at bigint NOT NULL,                                -- how many deliveries
+    PRIMARY KEY (route, fingerprint));
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- jobs: the timetable's memory. The newest slot of each job that some clock has taken; slots are cut by this
 -- database's clock, so that two clocks agree and a slot is run once.
 -- processes: who is alive.

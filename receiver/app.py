@@ -28,6 +28,7 @@ from receiver.console import app as console
 from receiver.health import Health
 from receiver.intake import Intake
 from receiver.rejections import Rejections
+from receiver.shapes import Shapes
 from receiver.webhooks import Webhooks
 from receiver.zoho import LazyZoho
 
@@ -51,6 +52,7 @@ class _Resources:
     zoho: LazyZoho
     intake: Intake
     rejections: Rejections
+    shapes: Shapes
 
 
 def create_app() -> Starlette:
@@ -92,7 +94,13 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
     visitor_pool = sync_pool(size=_VISITOR_CONNECTIONS, name="web visitors")
     zoho = LazyZoho(visitor_pool, settings)
     resources = _Resources(
-        intake_pool, monitor_pool, visitor_pool, zoho, Intake(intake_pool, publisher), Rejections(intake_pool)
+        intake_pool,
+        monitor_pool,
+        visitor_pool,
+        zoho,
+        Intake(intake_pool, publisher),
+        Rejections(intake_pool),
+        Shapes(intake_pool),
     )
 
     @contextlib.asynccontextmanager
@@ -104,7 +112,7 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
 
     return Starlette(
         routes=[
-            *Webhooks(settings, resources.intake, resources.rejections).routes(),
+            *Webhooks(settings, resources.intake, resources.rejections, resources.shapes).routes(),
             *Health(settings, monitor_pool, publisher).routes(),
             *console.routes(settings, visitor_pool, publisher, zoho),
             *api.routes(settings, visitor_pool, publisher, zoho),
@@ -120,7 +128,8 @@ async def _running(resources: _Resources) -> AsyncIterator[None]:
     resources.monitor_pool.open(wait=False)
     resources.visitor_pool.open(wait=False)
     resources.intake.start()
-    background = [asyncio.create_task(resources.rejections.run()), asyncio.create_task(_beat(resources.intake_pool))]
+    work = [resources.rejections.run(), resources.shapes.run(), _beat(resources.intake_pool)]
+    background = [asyncio.create_task(each) for each in work]
     _log.info("process.started")
     try:
         yield
@@ -130,6 +139,7 @@ async def _running(resources: _Resources) -> AsyncIterator[None]:
         await asyncio.gather(*background, return_exceptions=True)
         await resources.intake.close()
         await resources.rejections.write()
+        await resources.shapes.write()
         await resources.intake_pool.close()
         resources.zoho.close()
         await asyncio.to_thread(resources.monitor_pool.close)

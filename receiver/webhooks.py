@@ -33,6 +33,7 @@ from processors.zoho import payloads, signatures
 from receiver.intake import InboxUnavailable, Intake
 from receiver.proxies import client_address
 from receiver.rejections import Rejections
+from receiver.shapes import Sample, Shapes
 
 # A body that takes longer than this comes from no webhook engine.
 _BODY_SECONDS = 15.0
@@ -173,6 +174,7 @@ class Webhooks:
     settings: Settings
     intake: Intake
     rejections: Rejections
+    shapes: Shapes
     _large_bodies: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _buffers: _Buffers = field(default_factory=_Buffers)
     # Bound once: for each line it would cost as much as writing it.
@@ -242,14 +244,17 @@ class Webhooks:
         content_type = request.header(b"content-type")
         query: bytes = request.scope["query_string"]
         if len(body) <= _QUICKLY_VERIFIED_BYTES:
-            self._check_signature(request, body, content_type, query)
+            secret = self._check_signature(request, body, content_type, query)
         else:
             # Decoding a large form takes long, and anybody can send one: beside the loop, and one at a time.
             check = partial(self._check_signature, request, body, content_type, query)
-            await to_thread.run_sync(check, limiter=self._large_bodies)
+            secret = await to_thread.run_sync(check, limiter=self._large_bodies)
         item_id, is_dated, unreadable = None, False, None
         try:
             item_id, is_dated = payloads.identify(body, content_type, query)
+            if self.shapes.wants(kind):
+                encoding = signatures.encoding_of(request.header(_SIGNATURE_HEADER))
+                self.shapes.keep(Sample(kind, encoding or "hex", secret, body, content_type, query))
         except BodyUnreadable as error:
             if body == payloads.CHECK:
                 raise _Checked from None
@@ -281,7 +286,12 @@ class Webhooks:
             message = "deliveries from this network are not accepted"
             raise DeliveryRejected(403, "network", message)
 
-    def _check_signature(self, request: _Request, body: bytes, content_type: str, query: bytes) -> None:
+    def _check_signature(self, request: _Request, body: bytes, content_type: str, query: bytes) -> int:
+        """Return which secret signed it, counted from 1.
+
+        Raises:
+            DeliveryRejected: none did.
+        """
         form = payloads.form_of(content_type)
         if form is None or request.header(b"content-encoding").lower() not in ("", "identity"):
             message = "the body should be application/json, application/x-www-form-urlencoded or multipart/form-data"
@@ -296,9 +306,14 @@ class Webhooks:
             with contextlib.suppress(BodyUnreadable):
                 fields = payloads.multipart_pairs(body, content_type)
         secrets = [secret.get_secret_value() for secret in self.settings.zoho_webhook_secrets]
-        if not signatures.verify(signature, secrets, body=body, query=query, form=form, multipart_fields=fields):
+        secret = signatures.verify(signature, secrets, body=body, query=query, form=form, multipart_fields=fields)
+        if not secret and signatures.encoding_of(signature) is None:
+            message = f"{signatures.HEADER} should be an HMAC-SHA256 in hex or base64"
+            raise DeliveryRejected(401, "signature_malformed", message)
+        if not secret:
             message = f"{signatures.HEADER} does not fit the body under any secret of ZOHO_WEBHOOK_SECRETS"
             raise DeliveryRejected(401, "signature_mismatch", message)
+        return secret
 
 
 class _Request:

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from processors.store import api_calls, drift, runs, timetable
+from processors.store import api_calls, drift, runs, shapes, timetable
 from processors.store.api_calls import Usage
 from processors.store.database import Connection, only_row
 from processors.store.drift import DriftCount, Repair
 from processors.store.products import NOT_DRIFT, Cause, Changes, Source
 from processors.store.queries import Queries
 from processors.store.runs import Run, RunKind
+from processors.store.shapes import LostKey
 from processors.store.timetable import Alive
+from processors.zoho import items
 
 LAG_WINDOW = timedelta(minutes=15)
 LAG_QUANTILES = (0.5, 0.95, 0.99)
@@ -46,6 +48,16 @@ class RejectionCount:
     route: str
     reason: str
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedShare:
+    """How many of the deliveries to one route in the last 24 hours were refused for one reason."""
+
+    route: str
+    reason: str
+    count: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,10 @@ class Overview:
     """By role."""
     freshness: list[LaneFreshness]
     reconciliation: Reconciliation
+    refused: list[RefusedShare]
+    """Signatures that were absent or wrong, where that is what most deliveries are."""
+    lost_keys: list[LostKey]
+    """Mapped keys that deliveries had, and have no more."""
     now: datetime
 
     @property
@@ -132,6 +148,8 @@ def overview(connection: Connection) -> Overview:
             processes=timetable.alive(connection),
             freshness=[LaneFreshness(**row) for row in connection.execute(_queries.freshness)],
             reconciliation=_reconciliation(connection),
+            refused=_refused(connection),
+            lost_keys=shapes.lost_keys(connection, items.EXPECTED, least=_FEWEST_LOOKED_AT),
             now=only_row(connection.execute(_queries.now))["now"],
         )
 
@@ -163,6 +181,18 @@ def lag(connection: Connection) -> Lag:
 def rejections_lately(connection: Connection) -> list[RejectionCount]:
     """Return what was refused at the door in the last 24 hours, the most frequent first."""
     return [RejectionCount(**row) for row in connection.execute(_queries.rejections_lately)]
+
+
+def _refused(connection: Connection) -> list[RefusedShare]:
+    counts = [count for count in rejections_lately(connection) if count.reason.startswith("signature_")]
+    if sum(count.count for count in counts) < _FEWEST_REFUSED:
+        return []
+    delivered = {row["route"]: row["count"] for row in connection.execute(_queries.delivered_lately)}
+    shares = []
+    for count in counts:
+        refused = sum(other.count for other in counts if other.route == count.route)
+        shares.append(RefusedShare(count.route, count.reason, count.count, refused + delivered.get(count.route, 0)))
+    return [share for share in shares if share.count >= _FEWEST_REFUSED and share.count * 2 >= share.total]
 
 
 def _reconciliation(connection: Connection) -> Reconciliation:
@@ -206,6 +236,24 @@ class Problem:
 _FULL_RUN_OVERDUE = timedelta(hours=49)
 _FIRST_FULL_RUN_OVERDUE = timedelta(hours=6)
 _EVENTS_OVERDUE = timedelta(minutes=10)
+# Strangers try addresses, too: only where most of what comes is refused is it Zoho's form that is wrong.
+_FEWEST_REFUSED = 5
+# Fewer deliveries without a key may be items of a kind that was not seen before.
+_FEWEST_LOOKED_AT = 5
+_REFUSED = {
+    "signature_absent": (
+        "carry no signature",
+        "in Zoho's webhook tick “I want to secure this webhook” and paste the secret of ZOHO_WEBHOOK_SECRETS",
+    ),
+    "signature_malformed": (
+        "carry a signature of another kind",
+        "let Zoho's webhook call web itself, with nothing in between that signs or rewrites",
+    ),
+    "signature_mismatch": (
+        "carry a signature that fits no secret of ZOHO_WEBHOOK_SECRETS",
+        "paste the newest secret into Zoho's webhook anew; look at proxies that change bodies",
+    ),
+}
 
 
 def problems(overview: Overview) -> list[Problem]:
@@ -250,6 +298,16 @@ def _of_deliveries(overview: Overview) -> Iterator[Problem]:
         what = "webhooks are dead: changes were missed, and nothing was delivered"
         how = "in Zoho, look at the workflow rules, the webhook's address and secret, and the daily limit"
         yield Problem("webhooks.dead", what, how, "webhooks")
+    for share in overview.refused:
+        what, how = _REFUSED[share.reason]
+        what = f"{share.count:,} of the last {share.total:,} deliveries of {share.route} items {what}"
+        yield Problem(f"webhooks.{share.reason}", what, how, "webhooks")
+    if overview.lost_keys:
+        keys = ", ".join(dict.fromkeys(lost.key for lost in overview.lost_keys))
+        since = min(lost.last_seen_at for lost in overview.lost_keys)
+        what = f"deliveries carry {keys} no more, since {since:%Y-%m-%d %H:%M} UTC"
+        how = "let Zoho's webhook send the default payload again; or, if that is meant so, accept it"
+        yield Problem("webhooks.shape_changed", what, how, "webhooks", "webhooks accept-shape")
     if overview.dead:
         what = "1 dead event" if overview.dead == 1 else f"{overview.dead:,} dead events"
         how = "find out the cause, then replay or discard them"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from processors import logs
-from processors.store import api_calls, audit, retention, timetable
+from processors.store import api_calls, audit, retention, shapes, timetable
 from processors.store.database import Connection, Pool
 
 BODIES_KEPT = timedelta(days=30)
@@ -30,6 +30,7 @@ def trim(pool: Pool) -> None:
     with pool.connection() as connection:
         api_calls.forget_old(connection)
         timetable.forget_silent_processes(connection)
+        shapes.trim(connection)
         audit.forget_failed_sign_ins(connection, older_than=FAILED_SIGN_INS_KEPT)
         bodies = _repeated(retention.trim_bodies, connection, BODIES_KEPT)
         events = _repeated(retention.trim_events, connection, EVENTS_KEPT)

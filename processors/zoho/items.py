@@ -251,6 +251,9 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The mapped keys, and which columns of `products.Content` each fills."""
 
+EXPECTED: Final = (*(key for key in COLUMNS if key != "stock_on_hand"), "last_modified_time")
+"""Keys that the default payload has for every item. Stock is told of tracked items only."""
+
 
 @dataclass(frozen=True, slots=True)
 class Body:

@@ -106,6 +106,18 @@ def read_item(body: bytes, content_type: str, query_string: bytes) -> tuple[str,
     raise BodyUnreadable(message)
 
 
+def envelope_of(body: bytes, content_type: str, query_string: bytes) -> str:
+    """Return the key around the item; "" if there is none.
+
+    Raises:
+        BodyUnreadable: there is no item.
+    """
+    value = _envelope(body, content_type, query_string)
+    if not isinstance(value, dict) or any(key in value for key in _ID_KEYS):
+        return ""
+    return next((key for key in ("JSONString", *_ITEM_KEYS) if key in value), next(iter(value), ""))[:100]
+
+
 def multipart_pairs(body: bytes, content_type: str) -> list[Pair]:
     """Return the text fields of a multipart body, for its signature.
 

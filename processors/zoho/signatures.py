@@ -39,14 +39,14 @@ def verify(
     query: bytes,
     form: BodyForm,
     multipart_fields: Sequence[Pair] = (),
-) -> bool:
-    """Tell whether one of `secrets` signed this request; hex in any case, or base64.
+) -> int:
+    """Return which of `secrets` signed this request, counted from 1, or 0: none did. Hex in any case, or base64.
 
     `query` is the raw query string, `body` the raw body, `multipart_fields` its decoded text fields.
     """
     given = _digest(signature)
     if given is None:
-        return False
+        return 0
     tried: set[bytes] = set()
     is_usual = form == "json" and not query
     for candidate in [body] if is_usual else _strings_to_sign(body, query, form, multipart_fields):
@@ -55,9 +55,17 @@ def verify(
         tried.add(candidate)
         digests = [hmac.digest(secret.encode(), candidate, "sha256") for secret in secrets]
         # Every secret is compared, in constant time; how long it takes tells which reading fits, and nothing more.
-        if any([hmac.compare_digest(given, digest) for digest in digests]):  # noqa: C419
-            return True
-    return False
+        matches = [hmac.compare_digest(given, digest) for digest in digests]
+        if any(matches):
+            return matches.index(True) + 1
+    return 0
+
+
+def encoding_of(signature: str) -> Literal["hex", "base64"] | None:
+    """Return how a signature is written, or None where it is none: not 32 bytes in hex or base64."""
+    if _digest(signature) is None:
+        return None
+    return "hex" if len(signature.strip()) == hashlib.sha256().digest_size * 2 else "base64"
 
 
 def _digest(signature: str) -> bytes | None:

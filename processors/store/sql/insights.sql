@@ -73,6 +73,14 @@ SELECT route, reason, sum(count)::bigint AS count
  GROUP BY route, reason
  ORDER BY count DESC, route, reason;
 
+-- name: delivered_lately
+-- Of the same time: what was let in. Whoever sends events without Zoho, a sweep or a replay, is not counted.
+SELECT kind AS route, count(*) AS count
+  FROM events
+ WHERE received_at > date_trunc('hour', now()) - interval '24 hours'
+   AND run_id IS NULL
+ GROUP BY kind;
+
 -- name: connection
 SELECT refresh_token IS NOT NULL AS has_refresh_token,
        organization_id IS NOT NULL OR connected_at IS NULL AS has_organization, access_token_expires_at, refreshed_at,
