@@ -24,6 +24,7 @@ CONTROL_PREFIX: Final = "/simulator/"
 ORGANIZATION_HEADER: Final = "X-com-zoho-inventory-organizationid"
 
 _TOKEN_SCHEME: Final = "Zoho-oauthtoken "  # noqa: S105 -- a word of the protocol
+_OPERATIONS: Final = {"POST": "CREATE", "PUT": "UPDATE", "DELETE": "DELETE"}
 _ITEM_PATHS: Final = (f"{API_PREFIX}items", f"{API_PREFIX}itemdetails")
 _NOT_AUTHORIZED: Final = Refusal(401, 57, "You are not authorized to perform this operation")
 _BAD_TOKEN: Final = Refusal(401, 14, "Invalid value passed for authtoken.")
@@ -92,7 +93,8 @@ class Gate:
             return _BAD_TOKEN
         path = request.url.path
         area = "items" if path.startswith(_ITEM_PATHS) else "settings"
-        if scopes.isdisjoint({FULL_ACCESS, f"ZohoInventory.{area}.READ"}):
+        needed = _OPERATIONS.get(request.method, "READ")
+        if scopes.isdisjoint({FULL_ACCESS, f"ZohoInventory.{area}.ALL", f"ZohoInventory.{area}.{needed}"}):
             return _NOT_AUTHORIZED
         in_header = request.headers.get(ORGANIZATION_HEADER)
         organization_id = request.query_params.get("organization_id", in_header)

@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from simulator import control_routes, inventory_routes, oauth_routes
+from simulator import control_routes, inventory_routes, oauth_routes, settings_routes
 from simulator.gate import Gate
 from simulator.life import Editor
 from simulator.limits import Refusal
@@ -29,7 +29,7 @@ _STOPPING_SECONDS: Final = 2
 def create_app(zoho: Zoho) -> Starlette:
     """Build the application: accounts server, Items API and the simulator's controls on one host."""
     app = Starlette(
-        routes=[*oauth_routes.ROUTES, *inventory_routes.ROUTES, *control_routes.ROUTES],
+        routes=[*oauth_routes.ROUTES, *inventory_routes.ROUTES, *settings_routes.ROUTES, *control_routes.ROUTES],
         middleware=[Middleware(Gate, zoho=zoho)],
         exception_handlers={404: _not_found, 405: _method_not_allowed},
     )

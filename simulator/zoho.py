@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulator.automation import Automation
 from simulator.catalogue import Catalogue, Change
 from simulator.clock import Clock, system_clock
 from simulator.deliveries import Deliveries
@@ -43,6 +44,7 @@ class Zoho:
         self.deliveries = deliveries or Deliveries(organization=self.organization, clock=clock)
         if webhook_url is not None:
             self.deliveries.base_url = webhook_url
+        self.automation = Automation(self.deliveries)
         self.catalogue.on_change(self._deliver)
 
     @property

@@ -331,6 +331,56 @@ def remove_operator(settings: Settings, name: str, *, as_json: bool) -> None:
     _access_commands().remove(settings, name, as_json=as_json)
 
 
+def _webhook_commands() -> ModuleType:
+    return importlib.import_module("processors.runtime.webhook_commands")
+
+
+@main.group()
+def webhooks() -> None:
+    """Zoho's webhooks and workflow rules that call this mirror."""
+
+
+@webhooks.command("status")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def webhooks_status(settings: Settings, *, as_json: bool) -> None:
+    """Ask Zoho how they are; exit code 1 if one is missing, disabled, changed or there twice."""
+    _webhook_commands().status(settings, as_json=as_json)
+
+
+@webhooks.command("register")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def webhooks_register(settings: Settings, *, as_json: bool) -> None:
+    """Make them in Zoho, or repair them; needs a connection that may change settings."""
+    _webhook_commands().register(settings, as_json=as_json)
+
+
+@webhooks.command("unregister")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def webhooks_unregister(settings: Settings, *, as_json: bool) -> None:
+    """Remove from Zoho what `register` made."""
+    _webhook_commands().unregister(settings, as_json=as_json)
+
+
+@webhooks.command("instructions")
+@click.option("--show-secret", is_flag=True, help="With the secret; it is noted in the audit log.")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def webhooks_instructions(settings: Settings, *, show_secret: bool, as_json: bool) -> None:
+    """Say every click and value for making them by hand."""
+    _webhook_commands().instructions(settings, show_secret=show_secret, as_json=as_json)
+
+
+@webhooks.command("accept-shape")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def webhooks_accept_shape(settings: Settings, *, as_json: bool) -> None:
+    """Take what deliveries look like now for what they should."""
+    _webhook_commands().accept_shape(settings, as_json=as_json)
+
+
 def _token_commands() -> ModuleType:
     return importlib.import_module("processors.runtime.token_commands")
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from functools import partial
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import httpx
@@ -36,6 +37,8 @@ from processors.zoho.listing import ListedPage
 from processors.zoho.oauth import AccessToken, TokenSource
 
 API_PATH = "/inventory/v1"
+
+SettingsKind = Literal["webhooks", "workflows"]
 
 _TIMEOUT = httpx.Timeout(20, connect=5)
 # Longer than this a thread does not sleep for the quota: the work is put off instead.
@@ -81,7 +84,7 @@ class ZohoClient:
         """
         # A lone ".." would be a step up in the address.
         quoted = quote(item_id, safe="").replace(".", "%2E")
-        answer = self._get(f"/items/{quoted}", {}, run_id=run_id)
+        answer = self._request(f"/items/{quoted}", {}, run_id=run_id)
         if answer is None:
             return None
         item = answer.get("item")
@@ -98,7 +101,7 @@ class ZohoClient:
         Raises:
             WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
         """
-        answer = self._get("/itemdetails", {"item_ids": ",".join(item_ids)}, run_id=run_id)
+        answer = self._request("/itemdetails", {"item_ids": ",".join(item_ids)}, run_id=run_id)
         if answer is None:
             return None
         found = answer.get("items")
@@ -135,7 +138,7 @@ class ZohoClient:
         }
         if modified_since is not None:
             params["last_modified_time"] = modified_since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S%z")
-        answer = self._get("/items", params, run_id=run_id, read=listing.read_envelope)
+        answer = self._request("/items", params, run_id=run_id, read=listing.read_envelope)
         found = answer and listing.read_page(answer, per_page=per_page)
         if not found:
             message = f"Zoho's answer for page {page} of the items has no items"
@@ -148,19 +151,46 @@ class ZohoClient:
         Raises:
             WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
         """
-        answer = self._get("/organizations", {}, run_id=None, is_of_organisation=False)
+        answer = self._request("/organizations", {}, run_id=None, is_of_organisation=False)
         found = connecting.read_organisations(answer or {})
         if not found:
             message = "Zoho's answer holds no organisation"
             raise ZohoUnavailable(message)
         return found
 
+    def settings_list(self, kind: SettingsKind) -> list[Mapping[str, Any]]:
+        """Return all webhooks, or all workflow rules, of the organisation. Undocumented for Inventory.
+
+        Raises:
+            WorkError: see `processors.errors`; Zoho may not know this call at all.
+        """
+        answer = self._request(f"/settings/{kind}", {}, run_id=None)
+        found = answer and answer.get(kind)
+        if not isinstance(found, list):
+            message = f"Zoho's answer for /settings/{kind} holds no {kind}"
+            raise ZohoUnavailable(message)
+        return [each for each in found if isinstance(each, dict)]
+
+    def change_settings(
+        self, method: Literal["POST", "PUT", "DELETE"], path: str, fields: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """Make, change or remove a webhook or a workflow rule, at `/settings/…`; needs a scope that most have not.
+
+        Raises:
+            WorkError: see `processors.errors`; Zoho may not know this call at all.
+        """
+        answer = self._request(f"/settings/{path}", {}, run_id=None, method=method, fields=fields)
+        if answer is None:
+            message = f"Zoho has no /settings/{path}"
+            raise ZohoRefused(message)
+        return answer
+
     def user(self, organization_id: str) -> str | None:
         """Return who consented; None where Zoho does not tell: it documents this call for Books only."""
         try:
             token = replace(self._tokens.access_token(), organization_id=organization_id)
             # Once: a refusal is not worth another token.
-            status, answer = self._call("/users/me", {}, token, None, _object)
+            status, answer = self._call("/users/me", {}, token, run_id=None, read=_object)
         except WorkError:
             return None
         return connecting.read_user(answer) if status == httpx.codes.OK else None
@@ -173,7 +203,7 @@ class ZohoClient:
         """
         self._tokens.refresh_now(note)
 
-    def _get(
+    def _request(
         self,
         path: str,
         params: Mapping[str, str],
@@ -181,6 +211,8 @@ class ZohoClient:
         run_id: int | None,
         read: Callable[[bytes], Mapping[str, Any] | None] | None = None,
         is_of_organisation: bool = True,
+        method: str = "GET",
+        fields: Mapping[str, Any] | None = None,
     ) -> Mapping[str, Any] | None:
         token = self._tokens.access_token()
         if not is_of_organisation:
@@ -188,11 +220,12 @@ class ZohoClient:
         elif token.organization_id is None:
             message = "no organisation is chosen: choose one in the console, or set ZOHO_ORGANIZATION_ID"
             raise NotConnected(message, _UNCHOSEN_WAIT)
-        status, answer = self._call(path, params, token, run_id, read or _object)
+        call = partial(self._call, path, params, run_id=run_id, read=read or _object, method=method, fields=fields)
+        status, answer = call(token)
         if _is_unauthorised(status, answer):
             # Code 14 or 57. Either may mean an old token; the second answer tells.
             token = replace(self._tokens.access_token(rejected=token), organization_id=token.organization_id)
-            status, answer = self._call(path, params, token, run_id, read or _object)
+            status, answer = call(token)
         if _is_unauthorised(status, answer) or status == httpx.codes.FORBIDDEN:
             # Zoho documents no 403; a firewall or an allow-list in between answers so, and not because of the item.
             message = (
@@ -207,17 +240,22 @@ class ZohoClient:
         path: str,
         params: Mapping[str, str],
         token: AccessToken,
+        *,
         run_id: int | None,
         read: Callable[[bytes], Mapping[str, Any] | None],
+        method: str = "GET",
+        fields: Mapping[str, Any] | None = None,
     ) -> tuple[int, Mapping[str, Any]]:
         organisation = {} if token.organization_id is None else {"organization_id": token.organization_id}
         purpose: Purpose = "item" if run_id is None else "sweep"
         with self._limiter.call(purpose, patience=_PATIENCE, run_id=run_id) as call:
             try:
-                response = self._http.get(
+                response = self._http.request(
+                    method,
                     f"{token.api_url}{API_PATH}{path}",
                     params={**params, **organisation},
                     headers={"Authorization": f"Zoho-oauthtoken {token.value}"},
+                    json=fields,
                 )
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 message = f"no answer from Zoho for {path}: {error!r}"
@@ -257,7 +295,7 @@ def _read(path: str, status: int, answer: Mapping[str, Any]) -> Mapping[str, Any
     code = _code(answer)
     if code in _NO_SUCH_RECORD and status in (httpx.codes.NOT_FOUND, httpx.codes.OK, httpx.codes.BAD_REQUEST):
         return None
-    if status == httpx.codes.OK and code in (_SUCCESS, None):
+    if status in (httpx.codes.OK, httpx.codes.CREATED) and code in (_SUCCESS, None):
         return answer
     message = f"Zoho answered {_told(status, answer)} for {path}"
     if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in (httpx.codes.OK, httpx.codes.NOT_FOUND):

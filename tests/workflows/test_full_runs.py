@@ -794,7 +794,7 @@ def test_a_list_whose_pages_never_meet_is_given_up(shop: Shop) -> None:
         return said
 
     for page in (1, 2, 3):
-        envelope = shop.client._get("/items", {"page": f"{page}", "sort_column": "created_time"}, run_id=None)
+        envelope = shop.client._request("/items", {"page": f"{page}", "sort_column": "created_time"}, run_id=None)
         assert envelope is not None
         whole += envelope["items"]
     shop.line.answers = count_by_200
