@@ -47,6 +47,8 @@ _QUICKLY_VERIFIED_BYTES = 32 * 1024
 # All bodies from their first byte to their commit, signed or not: a flood of large ones is turned away, not kept.
 _MOST_BYTES_AT_ONCE = 64 * 1024 * 1024
 
+# `check` sends a body without a signature, too, to see it refused.
+_CHECK = "check"
 _SIGNATURE_HEADER = signatures.HEADER.lower().encode()
 _encode = msgspec.json.Encoder().encode
 
@@ -195,7 +197,8 @@ class Webhooks:
                 delivery = await self._admit(request, kind, room)
                 recorded = await self.intake.record(delivery)
         except DeliveryRejected as rejected:
-            self.rejections.count(kind, rejected.reason)
+            if rejected.reason != _CHECK:
+                self.rejections.count(kind, rejected.reason)
             self._log.warning(
                 "delivery.rejected",
                 route=kind,
@@ -299,7 +302,7 @@ class Webhooks:
         signature = request.header(_SIGNATURE_HEADER)
         if not signature:
             message = f"the header {signatures.HEADER} is missing; tick “I want to secure this webhook” in Zoho"
-            raise DeliveryRejected(401, "signature_absent", message)
+            raise DeliveryRejected(401, _CHECK if body == payloads.CHECK else "signature_absent", message)
         fields: list[signatures.Pair] = []
         if form == "multipart":
             # Zoho may sign the raw body; if it did, the reason is found again, and kept, when the item is read.

@@ -22,12 +22,13 @@ from processors.encryption import SecretBox
 from processors.errors import BudgetSpent, ConfigurationError, MirrorError, NotAuthorised, NotConnected, TokenThrottled
 from processors.messaging.redis import connect
 from processors.settings import HOSTS, Settings
-from processors.store import operators, schema, zoho_connection
+from processors.store import operators, schema, shapes, zoho_connection
 from processors.store.database import Connection, Pool
+from processors.store.shapes import SeenShape
 from processors.store.zoho_connection import Stored
 from processors.workflows import insights
 from processors.workflows.insights import Problem
-from processors.zoho import hosts, payloads, signatures, token_endpoint
+from processors.zoho import hosts, items, payloads, signatures, token_endpoint
 from processors.zoho.client import ZohoClient
 from processors.zoho.connecting import SCOPES, Organisation
 from processors.zoho.token_endpoint import Client, Refusal
@@ -206,6 +207,7 @@ def _check_database(pool: Pool, settings: Settings, now: Callable[[], datetime])
     with pool.connection() as connection:
         yield from _check_console(connection, settings)
         yield from _check_processes(connection)
+        yield from _check_deliveries(connection, settings)
 
 
 # Keys
@@ -407,6 +409,35 @@ def _check_processes(connection: Connection) -> Iterator[Finding]:
     elif not any(problem.cause.startswith(("worker.", "clock.")) for problem in found):
         alive = ", ".join(f"{each.count} {role}" for role, each in sorted(overview.processes.items()))
         yield _PROCESSES.ok(f"alive: {alive}")
+
+
+def _check_deliveries(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """Say what Zoho's deliveries look like; what is wrong with them, `status` knows."""
+    latest: dict[str, SeenShape] = {}
+    for seen in shapes.listed(connection):
+        latest.setdefault(seen.shape.route, seen)
+    if "changed" not in latest:
+        yield _WEBHOOKS.warning(
+            "no delivery of Zoho's has been seen yet", "edit an item in Zoho: it arrives in seconds"
+        )
+        return
+    for route, seen in sorted(latest.items()):
+        shape = seen.shape
+        envelope = f"in {shape.envelope}" if shape.envelope else "without an envelope"
+        what = f"deliveries of {route} items arrive signed in {shape.signature}, as {shape.form} {envelope}"
+        needed = [key for key in shape.missing if key in items.NEEDED]
+        if needed:
+            what += f", and lack {', '.join(needed)}: each costs a call to Zoho"
+            yield _WEBHOOKS.warning(what, "let Zoho's webhook send the default payload")
+        elif shape.missing:
+            what += f", and lack {', '.join(shape.missing)}"
+            yield _WEBHOOKS.warning(what, "let Zoho's webhook send the default payload, or do without these columns")
+        else:
+            yield _WEBHOOKS.ok(what)
+    oldest = max(seen.shape.secret for seen in latest.values())
+    if 1 < oldest <= len(settings.zoho_webhook_secrets):
+        what = f"Zoho still signs with secret {oldest} of ZOHO_WEBHOOK_SECRETS"
+        yield _WEBHOOKS.warning(what, "paste the first of them into Zoho's webhooks, or run: webhooks register")
 
 
 def _what_to_do(problem: Problem) -> str:

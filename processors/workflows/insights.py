@@ -149,7 +149,7 @@ def overview(connection: Connection) -> Overview:
             freshness=[LaneFreshness(**row) for row in connection.execute(_queries.freshness)],
             reconciliation=_reconciliation(connection),
             refused=_refused(connection),
-            lost_keys=shapes.lost_keys(connection, items.EXPECTED, least=_FEWEST_LOOKED_AT),
+            lost_keys=lost_keys(connection),
             now=only_row(connection.execute(_queries.now))["now"],
         )
 
@@ -181,6 +181,11 @@ def lag(connection: Connection) -> Lag:
 def rejections_lately(connection: Connection) -> list[RejectionCount]:
     """Return what was refused at the door in the last 24 hours, the most frequent first."""
     return [RejectionCount(**row) for row in connection.execute(_queries.rejections_lately)]
+
+
+def lost_keys(connection: Connection) -> list[LostKey]:
+    """Return the mapped keys that deliveries had, and have no more."""
+    return shapes.lost_keys(connection, items.EXPECTED, least=_FEWEST_LOOKED_AT)
 
 
 def _refused(connection: Connection) -> list[RefusedShare]:

@@ -13,15 +13,16 @@ from starlette_admin.routing import route
 
 from processors.errors import ConnectionRefused
 from processors.settings import DataCenter
-from processors.store import api_calls
+from processors.store import api_calls, shapes
 from processors.store.database import Connection
-from processors.workflows import access, browsing, connection, insights
+from processors.workflows import access, browsing, connection, insights, webhooks
 from processors.workflows.connection import ConnectionDetail
 from processors.workflows.insights import EventQuery
 from receiver.console.context import Console, Page, acts, back_to, requester, require_operator, visitor
 from receiver.console.presenting import sentence
 
 _CONSENT_WITHIN_SECONDS: Final = 15 * 60
+_MOST_SHAPES: Final = 10
 
 
 class ZohoConnection(Page):
@@ -190,8 +191,37 @@ class Webhooks(Page):
         """Show addresses and state."""
         return await self._show(request)
 
+    @route("/ask", methods=["POST"])
+    @acts(then="webhooks")
+    async def ask(self, request: Request) -> Response:
+        """Ask Zoho how its webhooks and rules are."""
+        reports = await self.console.run(lambda: self._rules(request).status())
+        return await self._show(request, reports=reports)
+
+    @route("/register", methods=["POST"])
+    @acts(then="webhooks")
+    async def register(self, request: Request) -> Response:
+        """Make or repair webhooks and rules in Zoho."""
+        reports = await self.console.run(lambda: self._rules(request).register(requester(request)))
+        return await self._show(request, reports=reports)
+
+    @route("/accept", methods=["POST"])
+    @acts(then="webhooks")
+    async def accept(self, request: Request) -> None:
+        """Take what deliveries look like now for what they should."""
+        await self.console.run(webhooks.accept_shape, self.console.pool, requester(request))
+        flash(request, "Accepted: this is what deliveries should look like.", "success")
+
+    def _rules(self, request: Request) -> webhooks.Webhooks:
+        zoho, settings = self.console.zoho.client(), self.console.settings
+        return webhooks.Webhooks(self.console.pool, settings, zoho, public_url=self._root(request))
+
+    def _root(self, request: Request) -> str:
+        here = str(request.url.replace(path="", query="", fragment="")).rstrip("/")
+        return self.console.settings.public_url or here
+
     async def _show(self, request: Request, **shown: Any) -> Response:  # noqa: ANN401
-        root = str(request.url.replace(path="", query="", fragment="")).rstrip("/")
+        root = self._root(request)
         return self.page(
             request,
             "webhooks.html",
@@ -221,4 +251,6 @@ def _seen(connected: Connection) -> dict[str, Any]:
         "changed": next(iter(latest["changed"]), None),
         "deleted": next(iter(latest["deleted"]), None),
         "rejected": insights.rejections_lately(connected),
+        "shapes": shapes.listed(connected)[:_MOST_SHAPES],
+        "lost_keys": insights.lost_keys(connected),
     }

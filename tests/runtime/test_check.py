@@ -25,6 +25,7 @@ from processors.store import database, timetable
 from processors.store.database import Connection, Pool
 from processors.workflows import checking
 from processors.workflows.checking import Finding
+from processors.zoho import items
 from simulator import Catalogue, Limits, Organization, Zoho, serve
 from simulator.tokens import Tokens
 from tests.conftest import ENCRYPTION_KEY
@@ -87,7 +88,18 @@ def mirror(served: Mirror, connection: Connection) -> Mirror:
     for role in ("web", "worker", "clock"):
         timetable.beat(connection, f"{role}:test", role)
     connection.execute("INSERT INTO operators (name, role, password_hash) VALUES ('ada', 'operator', '')")
+    _see(connection)
     return Mirror(served.pool, served.zoho, served.environ)
+
+
+def _see(connection: Connection, *, secret: int = 1, without: tuple[str, ...] = ()) -> None:
+    """Let a delivery have come just now."""
+    keys = [key for key in items.EXPECTED if key not in without]
+    connection.execute(
+        """INSERT INTO delivery_shapes (route, fingerprint, signature, secret, form, envelope, keys, missing, looked_at)
+           VALUES ('changed', %(mark)s, 'base64', %(secret)s, 'json', 'item', %(keys)s, %(missing)s, 1)""",
+        {"mark": f"{secret}{without}".encode(), "secret": secret, "keys": keys, "missing": list(without)},
+    )
 
 
 def test_where_all_is_well_nothing_is_wrong_and_nothing_is_recorded(mirror: Mirror, connection: Connection) -> None:
@@ -156,8 +168,7 @@ def test_a_lost_key(mirror: Mirror) -> None:
 def test_an_older_key_that_is_still_needed_is_a_warning(mirror: Mirror) -> None:
     assert mirror.problems() == []
     found = mirror.findings(ENCRYPTION_KEYS=f"{Fernet.generate_key().decode()},{ENCRYPTION_KEY}")
-    (warning,) = [finding for finding in found if finding.mark == "warning"]
-    assert "keys rotate" in warning.do
+    assert any("keys rotate" in finding.do for finding in found if finding.mark == "warning")
 
 
 @pytest.fixture
@@ -256,6 +267,35 @@ def test_several_faults_are_told_at_once(mirror: Mirror, connection: Connection)
         TIMEZONE="Mars", PORT="x", REDIS_URL="redis://127.0.0.1:9/0", PUBLIC_URL="http://127.0.0.1:9"
     )
     assert [finding.part for finding in found] == ["settings", "settings", "redis", *["processes"] * 3, "webhooks"]
+
+
+def warnings(mirror: Mirror, **environ: str) -> list[str]:
+    found = [each for each in mirror.findings(**environ) if each.mark == "warning" and each.part == "webhooks"]
+    return [f"{each.what} -> {each.do}" for each in found]
+
+
+def test_it_says_what_deliveries_look_like(mirror: Mirror, connection: Connection) -> None:
+    told = [each.what for each in mirror.findings() if each.part == "webhooks"]
+    assert "deliveries of changed items arrive signed in base64, as json in item" in told
+    _see(connection, without=("rate",))
+    assert "lack rate: each costs a call to Zoho" in warnings(mirror)[0]
+    connection.execute("DELETE FROM delivery_shapes")
+    _see(connection, without=("brand",))
+    assert "lack brand -> " in warnings(mirror)[0]
+    connection.execute("DELETE FROM delivery_shapes")
+    assert "no delivery of Zoho's has been seen yet" in warnings(mirror)[0]
+
+
+def test_it_says_which_secret_zoho_still_uses(mirror: Mirror, connection: Connection) -> None:
+    connection.execute("DELETE FROM delivery_shapes")
+    _see(connection, secret=2)
+    (warning,) = warnings(mirror, ZOHO_WEBHOOK_SECRETS=f"{SECRET},olderSecret12345")
+    assert "Zoho still signs with secret 2 of ZOHO_WEBHOOK_SECRETS" in warning
+
+
+def test_refused_deliveries_are_a_problem_with_its_cause(mirror: Mirror, connection: Connection) -> None:
+    connection.execute("INSERT INTO rejections VALUES (date_trunc('hour', now()), 'changed', 'signature_absent', 78)")
+    assert "78 of the last 78 deliveries of changed items carry no signature" in mirror.problem()
 
 
 # The command
