@@ -600,6 +600,24 @@ CREATE TABLE IF NOT EXISTS schema_version (
     applied_at timestamptz NOT NULL DEFAULT now());
 
 -- ---------------------------------------------------------------------------------------------------------------
+-- alerts: what people were told, or are to be told. One row for each cause.
+-- ---------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS alerts (
+    cause text PRIMARY KEY,
+    what text NOT NULL,
+    what_to_do text NOT NULL,
+    page text NOT NULL,                                       -- of the console
+    opened_at timestamptz NOT NULL DEFAULT now(),
+    gone_since timestamptz,                                   -- not seen any more since; back again: null
+    cleared_at timestamptz,                                   -- it stayed away; seen again: null
+    sent_at timestamptz,                                      -- when people were told of it last
+    is_told boolean NOT NULL DEFAULT false,                   -- they were, and not yet that it is over
+    failures integer NOT NULL DEFAULT 0,                      -- in a row, to deliver the message
+    try_at timestamptz NOT NULL DEFAULT now(),
+    error text);
+
+-- ---------------------------------------------------------------------------------------------------------------
 -- operators, sessions: who may use the console, and from where they are signed in.
 -- api_tokens: the programs that may use the JSON API.
 -- Of a password only its argon2 hash is kept, of a session or a token only the SHA-256 of a long random text.

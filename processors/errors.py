@@ -12,6 +12,7 @@ MirrorError
 ├── AccessRefused         an operator's name, role or password will not do
 ├── SignInFailed          name and password do not belong together
 ├── SignInThrottled       too many tried to sign in
+├── AlertNotSent          a message to people did not arrive: it is sent again
 └── WorkError             raised while an event or a run is worked on
     ├── MustWait          not now, and not the work's fault: tried again, no failure counted
     │   ├── NotConnected        no usable credentials; an operator connects Zoho
@@ -87,6 +88,10 @@ class SignInFailed(MirrorError):
 
 class SignInThrottled(MirrorError):
     """Too many attempts to sign in; the text says what to wait for."""
+
+
+class AlertNotSent(MirrorError):
+    """A message did not arrive where `ALERT_WEBHOOK_URL` leads; the text says why and holds no address."""
 
 
 class WorkError(MirrorError):

@@ -24,6 +24,9 @@ NOISY = {
 }
 
 
+_observers: list[Processor] = []
+
+
 def configure(
     log_format: Literal["json", "console"], level: str, *, process: str, stream: TextIO | None = None
 ) -> None:
@@ -55,7 +58,7 @@ def configure(
     # Ours are written without a turn through `logging`: there a line costs three times as much, and web writes one for
     # each delivery.
     structlog.configure(
-        processors=[*shared, *ending],
+        processors=[*shared, _observe, *ending],
         logger_factory=partial(_StreamLogger, stream),
         wrapper_class=structlog.make_filtering_bound_logger(level_number),
     )
@@ -94,6 +97,17 @@ _encode_json = json.JSONEncoder(default=str).encode
 
 def _to_json(event: object, **_options: object) -> str:
     return _encode_json(event)
+
+
+def observe(observer: Processor) -> None:
+    """Let each of our lines pass by `observer`, too, before it is written."""
+    _observers.append(observer)
+
+
+def _observe(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    for observer in _observers:
+        observer(logger, method, event)
+    return event
 
 
 def _drop_nothing(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -15,14 +15,15 @@ from functools import partial
 import psycopg
 from starlette.applications import Starlette
 
-from processors import logs
+from processors import logs, sentry
 from processors.errors import ConfigurationError
 from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
 from processors.settings import Settings
 from processors.store import database, timetable
-from processors.store.database import AsyncPool, Pool
+from processors.store.database import AWAY, AsyncPool, Pool
 from processors.store.timetable import BEAT_EVERY
+from processors.workflows.alerting import EVERY, Alerting
 from receiver.api import app as api
 from receiver.console import app as console
 from receiver.health import Health
@@ -53,6 +54,7 @@ class _Resources:
     intake: Intake
     rejections: Rejections
     shapes: Shapes
+    alerting: Alerting
 
 
 def create_app() -> Starlette:
@@ -71,6 +73,7 @@ def create_app() -> Starlette:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    sentry.start(settings, process="web")
     app = build_app(settings, exit_within=_EXIT_WITHIN)
     # What was imported stays: the garbage collector need not look at it again and again (a tenth of web's time).
     gc.collect()
@@ -101,6 +104,7 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
         Intake(intake_pool, publisher),
         Rejections(intake_pool),
         Shapes(intake_pool),
+        Alerting(monitor_pool, settings),
     )
 
     @contextlib.asynccontextmanager
@@ -128,7 +132,12 @@ async def _running(resources: _Resources) -> AsyncIterator[None]:
     resources.monitor_pool.open(wait=False)
     resources.visitor_pool.open(wait=False)
     resources.intake.start()
-    work = [resources.rejections.run(), resources.shapes.run(), _beat(resources.intake_pool)]
+    work = [
+        resources.rejections.run(),
+        resources.shapes.run(),
+        _beat(resources.intake_pool),
+        _alert(resources.alerting),
+    ]
     background = [asyncio.create_task(each) for each in work]
     _log.info("process.started")
     try:
@@ -145,6 +154,17 @@ async def _running(resources: _Resources) -> AsyncIterator[None]:
         await asyncio.to_thread(resources.monitor_pool.close)
         await asyncio.to_thread(resources.visitor_pool.close)
         _log.info("process.stopped")
+
+
+async def _alert(alerting: Alerting) -> None:
+    while True:
+        await asyncio.sleep(EVERY.total_seconds())
+        try:
+            await asyncio.to_thread(alerting.look_if_due)
+        except AWAY as error:
+            _log.debug("postgres.lost", error=str(error))
+        except Exception:  # noqa: BLE001 - the next look may go better
+            _log.exception("alerts.failed")
 
 
 async def _beat(pool: AsyncPool) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 import click
 from rich.console import Console
 
-from processors import logs
+from processors import logs, sentry
 from processors.errors import ConfigurationError
 from processors.settings import Settings, load_what_is_right
 
@@ -52,6 +52,9 @@ def _with_settings(
                 logs.configure(settings.log_format, "critical", process=process, stream=sys.stderr)
             else:
                 logs.configure(settings.log_format, settings.log_level, process=process)
+            if is_quiet:
+                # The long-running processes do so themselves.
+                sentry.start(settings, process=process)
             try:
                 command(settings, *args, **kwargs)
             except click.ClickException as error:
@@ -379,6 +382,32 @@ def webhooks_instructions(settings: Settings, *, show_secret: bool, as_json: boo
 def webhooks_accept_shape(settings: Settings, *, as_json: bool) -> None:
     """Take what deliveries look like now for what they should."""
     _webhook_commands().accept_shape(settings, as_json=as_json)
+
+
+def _alert_commands() -> ModuleType:
+    return importlib.import_module("processors.runtime.alert_commands")
+
+
+@main.group(invoke_without_command=True)
+@_json_option
+@click.pass_context
+def alerts(context: click.Context, *, as_json: bool) -> None:
+    """List what people were told of, open alerts first."""
+    if context.invoked_subcommand is None:
+        _list_alerts(as_json=as_json)
+
+
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def _list_alerts(settings: Settings, *, as_json: bool) -> None:
+    _alert_commands().list_alerts(settings, as_json=as_json)
+
+
+@alerts.command("test")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def test_alerts(settings: Settings, *, as_json: bool) -> None:
+    """Send a test message to where ALERT_WEBHOOK_URL leads."""
+    _alert_commands().send_test(settings, as_json=as_json)
 
 
 def _token_commands() -> ModuleType:

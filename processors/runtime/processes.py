@@ -12,7 +12,7 @@ from random import uniform
 
 import dramatiq
 
-from processors import logs
+from processors import logs, sentry
 from processors.messaging.broker import build_broker
 from processors.messaging.messages import EVENTS_QUEUE, FETCHES_QUEUE, RUNS_QUEUE, Publisher
 from processors.runtime import clock, worker
@@ -21,6 +21,7 @@ from processors.settings import Settings
 from processors.store import database, timetable
 from processors.store.database import AWAY, Pool
 from processors.workflows import item_events, relay
+from processors.workflows.alerting import Alerting
 from processors.workflows.item_events import Workshop
 from processors.workflows.paging import Pace
 from processors.workflows.reconciliation import Reconciler
@@ -44,6 +45,7 @@ _log = logs.get(__name__)
 
 def run_worker(settings: Settings) -> None:
     """Apply events until a signal comes; `settings` name a database and a Redis."""
+    sentry.start(settings, process="worker")
     stop = StopSignal(exit_within=_EXIT_WITHIN)
     # Before the actors are imported: they attach themselves to the broker of the process.
     broker = build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify)
@@ -67,9 +69,10 @@ def run_worker(settings: Settings) -> None:
             ),
         ]
         # A run takes minutes: handed over to its own thread, where Redis has no part in it.
-        beside = [
+        beside: list[Callable[[], object]] = [
             *(partial(run_relay, grace=relay.WORKER_GRACE) for run_relay in relays),
             partial(relay.relay_runs, pool, reconciler.work, grace=relay.WORKER_GRACE),
+            Alerting(pool, settings).look_if_due,
         ]
         with _beating(pool, name, "worker"), repeating(beside, relay.WORKER_EVERY.total_seconds()):
             _log.info("process.started", worker=name)
@@ -82,6 +85,7 @@ def run_worker(settings: Settings) -> None:
 
 def run_clock(settings: Settings) -> None:
     """Run the timetable until a signal comes; `settings` name a database and a Redis."""
+    sentry.start(settings, process="clock")
     stop = StopSignal(exit_within=_EXIT_WITHIN)
     publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
     with _pool(settings, size=_CLOCK_CONNECTIONS, name="clock") as pool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from processors.store import api_calls, drift, runs, shapes, timetable
+from processors.store import alerts, api_calls, drift, runs, shapes, timetable
 from processors.store.api_calls import Usage
 from processors.store.database import Connection, only_row
 from processors.store.drift import DriftCount, Repair
@@ -121,6 +121,8 @@ class Overview:
     """Signatures that were absent or wrong, where that is what most deliveries are."""
     lost_keys: list[LostKey]
     """Mapped keys that deliveries had, and have no more."""
+    alerts_undelivered: tuple[datetime, str] | None
+    """Since when people cannot be told, and why."""
     now: datetime
 
     @property
@@ -150,6 +152,7 @@ def overview(connection: Connection) -> Overview:
             reconciliation=_reconciliation(connection),
             refused=_refused(connection),
             lost_keys=lost_keys(connection),
+            alerts_undelivered=alerts.undelivered_since(connection, least=_ALERT_FAILURES),
             now=only_row(connection.execute(_queries.now))["now"],
         )
 
@@ -241,6 +244,10 @@ class Problem:
 _FULL_RUN_OVERDUE = timedelta(hours=49)
 _FIRST_FULL_RUN_OVERDUE = timedelta(hours=6)
 _EVENTS_OVERDUE = timedelta(minutes=10)
+# A minute's limit is over sooner than that.
+_QUOTA_CLOSED_FOR_LONG = timedelta(minutes=20)
+# So often in a row a message to people failed before it is worth a word on the screen.
+_ALERT_FAILURES = 3
 # Strangers try addresses, too: only where most of what comes is refused is it Zoho's form that is wrong.
 _FEWEST_REFUSED = 5
 # Fewer deliveries without a key may be items of a kind that was not seen before.
@@ -268,7 +275,28 @@ def problems(overview: Overview) -> list[Problem]:
         *_of_processes(overview),
         *_of_deliveries(overview),
         *_of_runs(overview.reconciliation, overview.now),
+        *_of_alerts(overview.alerts_undelivered),
     ]
+
+
+def notices(overview: Overview, requests_per_day: int) -> list[Problem]:
+    """Return what people want to hear of, though nothing has to be done at once, or waiting helps."""
+    found = []
+    full = overview.reconciliation.last_complete.get("full")
+    drift = sum(overview.reconciliation.drift.values())
+    if full and drift:
+        changes = "1 change" if drift == 1 else f"{drift:,} changes"
+        what = f"run {full.id} had to make {changes} that a webhook should have made"
+        how = "the products are right again; its drift report says why they were not"
+        found.append(Problem("drift", what, how, _page(full), f"runs show {full.id}"))
+    usage = overview.api_usage
+    is_closed_for_long = usage.closed_for > _QUOTA_CLOSED_FOR_LONG
+    if usage.day >= requests_per_day or is_closed_for_long:
+        reason = f" ({usage.closed_because})" if is_closed_for_long and usage.closed_because else ""
+        what = f"the day's quota is used up: {usage.day:,} of {requests_per_day:,} calls{reason}"
+        how = "nothing is fetched until some are a day old; raise ZOHO_REQUESTS_PER_DAY if the plan allows more"
+        found.append(Problem("quota.exhausted", what, how, "zoho"))
+    return found
 
 
 def _of_connection(connection: ConnectionStatus) -> Iterator[Problem]:
@@ -342,6 +370,13 @@ def _of_runs(seen: Reconciliation, now: datetime) -> Iterator[Problem]:
     if full and full.finished_at and now - full.finished_at > _FULL_RUN_OVERDUE:
         what = f"no full run was complete since {full.finished_at:%Y-%m-%d %H:%M} UTC"
         yield Problem("run.overdue", what, "is a clock alive? what do the runs say?", "runs/list?kind=full")
+
+
+def _of_alerts(undelivered: tuple[datetime, str] | None) -> Iterator[Problem]:
+    if undelivered:
+        since, error = undelivered
+        what = f"alerts cannot be delivered since {since:%Y-%m-%d %H:%M} UTC: {error}"
+        yield Problem("alerts.failing", what, "check ALERT_WEBHOOK_URL", "alerts", "alerts test")
 
 
 def _page(run: Run) -> str:

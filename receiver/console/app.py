@@ -24,6 +24,7 @@ from processors.store.database import Pool
 from processors.workflows.drift import IN_WORDS
 from receiver.console import presenting
 from receiver.console.access import Access, Account, AuditLog
+from receiver.console.alerts import Alerts
 from receiver.console.context import Console
 from receiver.console.events import EventActions, Events, ReplayActions, Replays
 from receiver.console.lists import MOST_COUNTED
@@ -144,6 +145,7 @@ def _admin(console: Console, secret: str) -> BaseAdmin:
         Runs(console),
         ZohoConnection(console, secret),
         Webhooks(console),
+        Alerts(console),
         Access(console),
         AuditLog(console),
         Account(console),

@@ -123,6 +123,17 @@ def evil_pages(operator: Browser, pool: Pool, rows: Rows) -> dict[str, str]:
     (run,) = rows("SELECT id FROM reconciliation_runs WHERE state = 'held'")
     rows("UPDATE product_changes SET source = 'full', run_id = %s, cause = 'no_delivery'", run["id"])
     pages["run"] = f"runs/detail?pk={run['id']}"
+    rows(
+        """INSERT INTO delivery_shapes (route, fingerprint, signature, secret, form, envelope, keys, missing, looked_at)
+           VALUES ('changed', '', 'hex', 1, 'json', %s, '{}', ARRAY[%s], 1)""",
+        evil("evilEnvelope"),
+        evil("evilLack"),
+    )
+    rows(
+        "INSERT INTO alerts (cause, what, what_to_do, page) VALUES ('x', %s, %s, '')",
+        evil("evilAlert"),
+        evil("evilAdvice"),
+    )
     return pages
 
 
@@ -138,7 +149,8 @@ def test_html_in_others_texts_is_escaped_on_every_page(operator: Browser, evil_p
         "runs": [],
         "run": ["evilRun", "evilOld", "evilNew"],
         "zoho": [f"evilZoho{number}" for number in (0, 1, 2, 3, 4, 5, 6)],
-        "webhooks": [],
+        "webhooks": ["evilEnvelope", "evilLack"],
+        "alerts": ["evilAlert", "evilAdvice"],
         "access": ["evilOperator", "evilToken", "evilMaker"],
         "audit": [f"evilAudit{number}" for number in range(6)],
         "account": ["evilAddress"],

@@ -181,6 +181,7 @@ def furnish(pool: Pool, rows: Rows) -> dict[str, str]:
         "run": f"runs/detail?pk={run['id']}",
         "zoho": "zoho",
         "webhooks": "webhooks",
+        "alerts": "alerts",
         "access": "access",
         "audit": "audit/list",
         "account": "account",

@@ -9,6 +9,7 @@ import tomllib
 import pytest
 from honcho import environ
 
+from processors import VERSION
 from processors.runtime import procfile
 from processors.settings import Settings
 
@@ -32,6 +33,10 @@ def test_the_example_environment_holds_only_settings_that_exist() -> None:
 def test_the_example_environment_is_accepted_once_its_empty_secrets_are_filled() -> None:
     filled = {**environ.parse(text(".env.example")), "ZOHO_WEBHOOK_SECRETS": "a" * 12, "ZOHO_ORGANIZATION_ID": "1"}
     assert Settings.load("ZOHO_WEBHOOK_SECRETS", "ZOHO_ORGANIZATION_ID", environ=filled).port == 8000
+
+
+def test_the_version_is_the_packages() -> None:
+    assert tomllib.loads(text("pyproject.toml"))["project"]["version"] == VERSION
 
 
 def test_the_heroku_button_asks_for_settings_that_exist() -> None:
