@@ -34,6 +34,7 @@ from receiver.intake import InboxUnavailable, Intake
 from receiver.proxies import client_address
 from receiver.rejections import Rejections
 from receiver.shapes import Sample, Shapes
+from receiver.throttle import MOST_REFUSED, Throttle
 
 # A body that takes longer than this comes from no webhook engine.
 _BODY_SECONDS = 15.0
@@ -43,6 +44,8 @@ _PARTING_SECONDS = 1.0
 _PARTING_BYTES = 2 * 1024 * 1024
 _RETRY_AFTER_SECONDS = 5
 _BUSY = 503
+_TOO_MANY = 429
+_THROTTLED_SECONDS = 60
 _QUICKLY_VERIFIED_BYTES = 32 * 1024
 # All bodies from their first byte to their commit, signed or not: a flood of large ones is turned away, not kept.
 _MOST_BYTES_AT_ONCE = 64 * 1024 * 1024
@@ -179,6 +182,7 @@ class Webhooks:
     shapes: Shapes
     _large_bodies: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _buffers: _Buffers = field(default_factory=_Buffers)
+    _throttle: Throttle = field(default_factory=Throttle)
     # Bound once: for each line it would cost as much as writing it.
     _log: FilteringBoundLogger = field(default_factory=lambda: logs.get(__name__).bind())
 
@@ -193,22 +197,13 @@ class Webhooks:
         """Return the answer to a delivery that came by the route of the rule `kind`."""
         started = perf_counter()
         try:
+            if self._throttle.is_active:
+                self._refuse_early(request)
             with Room(self._buffers) as room:
                 delivery = await self._admit(request, kind, room)
                 recorded = await self.intake.record(delivery)
         except DeliveryRejected as rejected:
-            if rejected.reason != _CHECK:
-                self.rejections.count(kind, rejected.reason)
-            self._log.warning(
-                "delivery.rejected",
-                route=kind,
-                reason=rejected.reason,
-                status=rejected.status,
-                client=self._client(request),
-            )
-            answer = _PartingResponse if rejected.status in (408, 413, 503) else JSONResponse
-            headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if rejected.status == _BUSY else None
-            return answer({"error": str(rejected)}, rejected.status, headers=headers)
+            return self._refuse(request, kind, rejected)
         except _Checked:
             self._log.info("delivery.checked", route=kind)
             return JSONResponse({"event_id": None, "state": "checked"})
@@ -232,6 +227,32 @@ class Webhooks:
             duration_ms=round((perf_counter() - started) * 1000, 1),
         )
         return _Recorded(recorded)
+
+    def _refuse(self, request: _Request, kind: Kind, rejected: DeliveryRejected) -> ASGIApp:
+        client = self._client(request)
+        if rejected.reason != _CHECK:
+            self.rejections.count(kind, rejected.reason)
+        status, refused = rejected.status, self._throttle.count(client)
+        if refused > MOST_REFUSED and status != _BUSY:
+            status = _TOO_MANY
+        if status != _TOO_MANY:
+            self._log.warning("delivery.rejected", route=kind, reason=rejected.reason, status=status, client=client)
+        elif refused == MOST_REFUSED + 1:
+            self._log.warning("sender.throttled", route=kind, reason=rejected.reason, client=client, refused=refused)
+        answer = _PartingResponse if status in (408, 413, _TOO_MANY, _BUSY) else JSONResponse
+        wait = {_BUSY: _RETRY_AFTER_SECONDS, _TOO_MANY: _THROTTLED_SECONDS}.get(status)
+        return answer({"error": str(rejected)}, status, headers={"Retry-After": str(wait)} if wait else None)
+
+    def _refuse_early(self, request: _Request) -> None:
+        """Refuse a throttled sender without a signature before the body is read; a signed one may be Zoho.
+
+        Raises:
+            DeliveryRejected: that is so.
+        """
+        signature = request.header(_SIGNATURE_HEADER)
+        if signatures.encoding_of(signature) is None and self._throttle.is_throttled(self._client(request)):
+            message = f"too much from this address was refused; {signatures.HEADER} should be an HMAC-SHA256"
+            raise DeliveryRejected(_TOO_MANY, "signature_malformed" if signature else "signature_absent", message)
 
     async def _admit(self, request: _Request, kind: Kind, room: Room) -> Delivery:
         """Read and verify a request.

@@ -17,6 +17,7 @@ from processors.store.database import Pool
 from receiver.api import door, events, problems, products, runs, status
 from receiver.api.problems import FieldError, ProblemDetails
 from receiver.api.shared import Shared
+from receiver.headers import AddedHeaders
 from receiver.proxies import BehindProxies
 from receiver.zoho import LazyZoho
 
@@ -56,6 +57,13 @@ _REHEARSAL: Final[dict[int | str, dict[str, Any]]] = {
     200: {"model": events.Rehearsal, "description": "With `dry_run`: what it would change."}
 }
 
+# Should a browser be led here, it neither keeps nor runs anything.
+_HEADERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+
 _MEANINGS: Final = {
     400: "The body is not JSON.",
     401: "No token, or none that is valid.",
@@ -74,7 +82,8 @@ _MEANINGS: Final = {
 
 def routes(settings: Settings, pool: Pool, publisher: Publisher, zoho: LazyZoho) -> list[BaseRoute]:
     """Return what to add to the web process: everything at and under `PATH`."""
-    app = BehindProxies(build_api(settings, pool, publisher, zoho), trusted_proxies=settings.trusted_proxies)
+    api = AddedHeaders(build_api(settings, pool, publisher, zoho), lambda _scope: _HEADERS)
+    app = BehindProxies(api, trusted_proxies=settings.trusted_proxies)
     below = Mount(PATH, app)
     # A mount knows no address with a line break, and leaves the bare path to a redirect: both are answered by the API.
     below.path_regex = re.compile(f"^{PATH}/(?P<path>.*)$", re.DOTALL)

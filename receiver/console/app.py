@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette_admin import BaseAdmin
 from starlette_admin.i18n import TimezoneConfig
 from starlette_admin.routing import route
@@ -27,12 +26,14 @@ from receiver.console.access import Access, Account, AuditLog
 from receiver.console.alerts import Alerts
 from receiver.console.context import Console
 from receiver.console.events import EventActions, Events, ReplayActions, Replays
+from receiver.console.headers import Nonces, for_browsers
 from receiver.console.lists import MOST_COUNTED
 from receiver.console.overview import Overview
 from receiver.console.products import ProductActions, Products
 from receiver.console.runs import RunActions, Runs
 from receiver.console.sessions import Sessions
 from receiver.console.zoho import Webhooks, ZohoConnection
+from receiver.headers import AddedHeaders
 from receiver.proxies import BehindProxies
 from receiver.zoho import LazyZoho
 
@@ -42,11 +43,6 @@ _UNUSED: Final = frozenset({"create", "edit", "file", "import", "inline-edit", "
 _OFF: Final = (
     "The console is off. Set SESSION_SECRET (32 random characters or more) and start web again; "
     "docs/operations.md says how.\n"
-)
-_HEADERS: Final = (
-    (b"x-frame-options", b"DENY"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),
 )
 
 
@@ -103,7 +99,7 @@ def routes(settings: Settings, pool: Pool, publisher: Publisher, zoho: LazyZoho)
     _admin(Console(settings, pool, publisher, zoho), settings.session_secret.get_secret_value()).mount_to(app)
     (mount,) = app.routes
     assert isinstance(mount, Mount), "the frame mounts itself"
-    mount.app = _Headers(BehindProxies(mount.app, trusted_proxies=settings.trusted_proxies))
+    mount.app = BehindProxies(AddedHeaders(mount.app, for_browsers), trusted_proxies=settings.trusted_proxies)
     return [
         Route("/console", _to("/console/")),
         mount,
@@ -131,6 +127,7 @@ def _admin(console: Console, secret: str) -> BaseAdmin:
     admin.middlewares.insert(0, admin.middlewares.pop())
     admin.routes = [each for each in admin.routes if each.name not in _UNUSED]
     environment = admin.templates.env
+    environment.add_extension(Nonces)
     environment.filters.update(presenting.FILTERS)
     environment.globals.update(most_counted=MOST_COUNTED, causes=IN_WORDS)
     # The frame's routes would take these addresses for the lists of a model, so pages stand before lists.
@@ -152,25 +149,6 @@ def _admin(console: Console, secret: str) -> BaseAdmin:
     ):
         admin.add_view(view)
     return admin
-
-
-class _Headers:
-    """Adds to every answer what keeps browsers from framing, guessing, telling and keeping it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        is_static = path.startswith("/static/")
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                kept = () if is_static else ((b"cache-control", b"no-store"),)
-                message = {**message, "headers": [*message["headers"], *_HEADERS, *kept]}
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
 
 
 def _to(path: str) -> Callable[[Request], Awaitable[Response]]:

@@ -206,3 +206,11 @@ def test_the_document_is_whole(reader: Program) -> None:
         assert ("403" in operation["responses"]) == (method == "post")
         assert operation["summary"].endswith(".")
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_no_answer_is_kept_guessed_or_run_by_a_browser(web: Web) -> None:
+    for path in ("/api", "/api/products", "/api/nothing", "/api/openapi.json"):
+        headers = web.client.get(path).headers
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["content-security-policy"].startswith("default-src 'none'")

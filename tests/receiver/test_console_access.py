@@ -244,7 +244,8 @@ def test_a_wrong_name_and_a_wrong_password_are_answered_alike(visit: Visit, pool
         browser = visit()
         answer = browser.sign_in(name, "a wrong password")
         assert COOKIE not in browser.cookies
-        return answer.status_code, answer.text.replace(name, "NAME").replace(browser.csrf, "TOKEN")
+        text = re.sub(r'nonce="[^"]+"', "", answer.text)
+        return answer.status_code, text.replace(name, "NAME").replace(browser.csrf, "TOKEN")
 
     assert answered("olga") == answered("nobody")
     assert answered("olga")[0] == 401
@@ -612,6 +613,26 @@ def test_every_answer_forbids_to_frame_guess_and_keep_it(operator: Browser, cons
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["referrer-policy"] == "same-origin"
+        assert "strict-transport-security" not in answer.headers, "this is plain HTTP"
+
+
+def test_pages_run_no_scripts_but_their_own(operator: Browser, pool: Pool, rows: Rows) -> None:
+    for path in furnish(pool, rows).values():
+        answer = operator.get(path)
+        policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+        source, nonce = policy["script-src"].split()
+        assert (source, policy["default-src"], policy["frame-ancestors"]) == ("'self'", "'none'", "'none'")
+        scripts = re.findall(r"<script([^>]*)>", answer.text)
+        foreign = [each for each in scripts if "src=" not in each and f'nonce="{nonce[7:-1]}"' not in each]
+        assert foreign == []
+        assert not re.search(r"<[^>]+\son(click|load|error|submit|change)=", answer.text), path
+    assert operator.get("").headers["content-security-policy"] != operator.get("").headers["content-security-policy"]
+
+
+def test_over_https_browsers_are_told_to_keep_to_it(serve: Serve) -> None:
+    web = serve(SESSION_SECRET=SESSION_SECRET, TRUSTED_PROXIES="1")
+    answer = web.client.get("/console/login", headers={"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"})
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"
 
 
 def test_where_migrate_did_not_run_people_are_told_so(serve: Serve, visit: Visit, database_url: str) -> None:

@@ -284,7 +284,7 @@ def test_every_signed_delivery_gets_through_a_flood_of_unsigned_ones(
             longest = max(longest, time.monotonic() - started)
             assert answer.status_code == 200
         assert len(statuses) > before + 30, "that was no flood"
-    assert set(statuses) == {401}
+    assert set(statuses) <= {401, 429}
     assert longest < 2
     assert len(rows.events()) == 60
 
@@ -300,7 +300,7 @@ def test_a_flood_of_large_forged_bodies_starves_no_signed_delivery(
             started = time.monotonic()
             assert web.deliver(item(str(number))).status_code == 200
             assert time.monotonic() - started < 2
-    assert set(statuses) <= {401, 503}
+    assert set(statuses) <= {401, 429, 503}
     assert len(rows.events()) == 30
 
 

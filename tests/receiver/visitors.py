@@ -33,7 +33,7 @@ SESSION_SECRET: Final = "the secret that signs all sessions"
 CSRF_COOKIE: Final = "starlette_admin_csrftoken"
 CSRF_FIELD: Final = "csrftoken"
 # What a process writes by itself, whoever visits.
-_OF_PROCESSES: Final = ("processes", "rejections")
+_OF_PROCESSES: Final = ("processes", "rejections", "delivery_shapes")
 
 
 class Browser:

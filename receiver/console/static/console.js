@@ -25,7 +25,15 @@
   window.addEventListener("pageshow", function () {
     document.querySelectorAll("form").forEach((form) => disable(form, false));
   });
+  document.addEventListener("change", function (event) {
+    if (event.target.matches("[data-goes-to-value]")) {
+      window.location = event.target.value;
+    }
+  });
   document.addEventListener("click", function (event) {
+    if (event.target.closest("[data-applies-columns]")) {
+      window.applyColumnVisibility();
+    }
     if (event.target.closest("[data-theme-toggle]")) {
       const shown = document.documentElement.getAttribute("data-bs-theme");
       localStorage.setItem(key, shown === "dark" ? "light" : "dark");
