@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo browser test check lint types contracts format bench bench-soak chaos requirements clean
+.PHONY: help demo browser test check lint types contracts audit format bench bench-soak chaos requirements clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ browser: $(READY)  ## Debian's Chromium, for the console's tests; where it canno
 test: $(READY) browser  ## All tests, on embedded Postgres and Redis
 	@$(BIN)/python -m pytest
 
-check: lint types contracts test  ## Lint, types, import contracts, tests
+check: lint types contracts audit test  ## Lint, types, import contracts, audit of what is depended upon, tests
 
 lint: $(READY)  ## Style and common mistakes
 	@$(BIN)/ruff check .
@@ -40,6 +40,9 @@ types: $(READY)  ## mypy, strict
 
 contracts: $(READY)  ## Who may import whom
 	@$(BIN)/lint-imports --no-cache
+
+audit: $(READY)  ## Known weaknesses in what is depended upon; asks a service on the network
+	@$(BIN)/pip-audit --requirement requirements.txt --require-hashes --disable-pip --progress-spinner off
 
 format: $(READY)  ## Put the code into its form
 	@$(BIN)/ruff check --fix-only --quiet .

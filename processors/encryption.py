@@ -34,3 +34,11 @@ class SecretBox:
                 "put the key that wrote them back at the end of the list, or connect Zoho again"
             )
             raise ConfigurationError(message) from None
+
+    def can_decrypt(self, ciphertext: bytes) -> bool:
+        """Tell whether one of the keys wrote this ciphertext."""
+        try:
+            self._fernet.decrypt(bytes(ciphertext))
+        except InvalidToken:
+            return False
+        return True

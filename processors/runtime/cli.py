@@ -384,6 +384,29 @@ def webhooks_accept_shape(settings: Settings, *, as_json: bool) -> None:
     _webhook_commands().accept_shape(settings, as_json=as_json)
 
 
+@main.group()
+def keys() -> None:
+    """Keys of ENCRYPTION_KEYS, under which the credentials of Zoho are stored."""
+
+
+@keys.command("generate")
+@_json_option
+def generate_key(*, as_json: bool) -> None:
+    """Make a key; put it at the beginning of ENCRYPTION_KEYS."""
+    from cryptography.fernet import Fernet  # noqa: PLC0415 - the other commands start without it
+
+    key = Fernet.generate_key().decode()
+    click.echo(_as_json(key=key) if as_json else key)
+
+
+@keys.command("rotate")
+@_json_option
+@_with_settings(_DATABASE, process="cli", is_quiet=True)
+def rotate_keys(settings: Settings, *, as_json: bool) -> None:
+    """Encrypt all that is stored with the newest key, so that older ones can go."""
+    importlib.import_module("processors.runtime.key_commands").rotate(settings, as_json=as_json)
+
+
 def _alert_commands() -> ModuleType:
     return importlib.import_module("processors.runtime.alert_commands")
 

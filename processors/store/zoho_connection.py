@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -60,6 +61,22 @@ def take_over_organization(connection: Connection, organization_id: str) -> None
 def read(connection: Connection) -> Stored:
     """Return the row as it is now."""
     return Stored(**only_row(connection.execute(_queries.read)))
+
+
+def ciphertexts(stored: Stored) -> dict[str, bytes]:
+    """Return the secrets that are stored, by the names of their columns."""
+    kept = {
+        "refresh_token": stored.refresh_token,
+        "access_token": stored.access_token,
+        "client_secret": stored.client_secret,
+    }
+    return {name: bytes(ciphertext) for name, ciphertext in kept.items() if ciphertext is not None}
+
+
+def replace_ciphertexts(connection: Connection, anew: Mapping[str, bytes]) -> None:
+    """Store the same secrets under another key; those that are not named stay as they are."""
+    names = ("refresh_token", "access_token", "client_secret")
+    connection.execute(_queries.replace_ciphertexts, {name: anew.get(name) for name in names})
 
 
 def lock(connection: Connection) -> None:

@@ -16,10 +16,9 @@ from typing import Literal
 import httpx
 import psycopg
 import redis
-from cryptography.fernet import Fernet, InvalidToken
 
 from processors.encryption import SecretBox
-from processors.errors import BudgetSpent, ConfigurationError, MirrorError, NotAuthorised, NotConnected, TokenThrottled
+from processors.errors import BudgetSpent, MirrorError, NotAuthorised, NotConnected, TokenThrottled
 from processors.messaging.redis import connect
 from processors.settings import HOSTS, Settings
 from processors.store import operators, schema, shapes, zoho_connection
@@ -214,20 +213,17 @@ def _check_database(pool: Pool, settings: Settings, now: Callable[[], datetime])
 
 
 def _check_keys(settings: Settings, stored: Stored) -> Iterator[Finding]:
-    kept = {
-        "the refresh token": stored.refresh_token,
-        "the access token": stored.access_token,
-        "the client's secret": stored.client_secret,
+    secrets = {
+        f"the {name.replace('_', ' ')}": ciphertext for name, ciphertext in zoho_connection.ciphertexts(stored).items()
     }
-    secrets = {name: bytes(ciphertext) for name, ciphertext in kept.items() if ciphertext is not None}
     keys = [key.get_secret_value() for key in settings.encryption_keys]
     if not keys:
         what = "ENCRYPTION_KEYS is not set, so no credentials of Zoho can be kept"
         yield _KEYS.problem(what, "set it to a Fernet key; docs/quick-start.md says how to make one")
         return
-    box, newest = SecretBox(keys), Fernet(keys[0])
-    lost = [name for name, ciphertext in secrets.items() if not _can_read(box, ciphertext)]
-    old = [name for name, ciphertext in secrets.items() if name not in lost and not _is_newest(newest, ciphertext)]
+    box, newest = SecretBox(keys), SecretBox(keys[:1])
+    lost = [name for name, ciphertext in secrets.items() if not box.can_decrypt(ciphertext)]
+    old = [name for name, ciphertext in secrets.items() if name not in lost and not newest.can_decrypt(ciphertext)]
     if lost:
         what = f"no key of ENCRYPTION_KEYS can read {' and '.join(lost)}"
         yield _KEYS.problem(what, "put the key that wrote it back at the end of the list, or connect Zoho again")
@@ -236,22 +232,6 @@ def _check_keys(settings: Settings, stored: Stored) -> Iterator[Finding]:
         yield _KEYS.warning(what, "run: python -m processors keys rotate; then the older keys can go")
     else:
         yield _KEYS.ok("the newest key reads all that is stored" if secrets else "there is one; nothing is stored yet")
-
-
-def _can_read(box: SecretBox, ciphertext: bytes) -> bool:
-    try:
-        box.decrypt(ciphertext)
-    except ConfigurationError:
-        return False
-    return True
-
-
-def _is_newest(newest: Fernet, ciphertext: bytes) -> bool:
-    try:
-        newest.decrypt(ciphertext)
-    except InvalidToken:
-        return False
-    return True
 
 
 # Zoho

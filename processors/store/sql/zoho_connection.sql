@@ -96,3 +96,10 @@ UPDATE zoho_connection
    SET refresh_token = NULL, access_token = NULL, access_token_expires_at = NULL, api_domain = NULL,
        accounts_url = NULL, scopes = NULL, connected_as = NULL, connected_at = NULL, connected_by = NULL,
        refusals = 0, refresh_allowed_at = 'epoch', last_error = NULL;
+
+-- name: replace_ciphertexts
+-- The same secrets under another key.
+UPDATE zoho_connection
+   SET refresh_token = coalesce(%(refresh_token)s, refresh_token),
+       access_token = coalesce(%(access_token)s, access_token),
+       client_secret = coalesce(%(client_secret)s, client_secret);
