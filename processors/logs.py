@@ -19,6 +19,8 @@ NOISY = {
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
     "uvicorn.access": logging.WARNING,
+    # It tells of one failed connection in seven lines, all of them errors.
+    "pika": logging.CRITICAL,
     # It sets a level of its own, below the one asked for.
     "psycopg": logging.WARNING,
 }

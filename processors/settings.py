@@ -220,6 +220,9 @@ class Settings(BaseModel):
             ConfigurationError: one line for each variable that is wrong or missing.
         """
         given = _given(environ)
+        if "broker_url" in given:
+            # Redis carries messages, and nothing else.
+            required = tuple(name for name in required if name != "REDIS_URL")
         missing = [name for name in required if name.lower() not in given]
         problems = [f"{name} is missing; it should hold {_described(name)}" for name in missing]
         try:

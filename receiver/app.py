@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 
 from processors import logs, sentry
 from processors.errors import ConfigurationError
-from processors.messaging.broker import build_broker
+from processors.messaging.broker import broker_for
 from processors.messaging.messages import Publisher
 from processors.settings import Settings
 from processors.store import database, timetable
@@ -87,8 +87,7 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
     `exit_within` lets the kernel end the process so long after its shutdown began, whatever hangs by then.
     """
     assert settings.database_url, "the caller checks that it is there"
-    assert settings.redis_url, "the caller checks that it is there"
-    publisher = Publisher(build_broker(settings.redis_url, verify_tls=settings.redis_tls_verify))
+    publisher = Publisher(broker_for(settings))
     intake_pool = database.async_pool(
         settings.database_url, size=_INTAKE_CONNECTIONS, name="web intake", timeout_seconds=_POOL_TIMEOUT_SECONDS
     )

@@ -22,7 +22,7 @@ from receiver import metrics
 
 _OK = "ok"
 _POSTGRES_AWAY = "no answer; deliveries are answered 503 until it is back"
-_REDIS_AWAY = "no answer; deliveries are recorded, and applied by the relay within seconds"
+_BROKER_AWAY = "no answer; deliveries are recorded, and applied by the relay within seconds"
 _POOL_SECONDS = 2.0
 # Health checks have deadlines of their own: an answer after those is as bad as none. A thread that hangs longer is left
 # behind; there are never more of them than connections in the pool.
@@ -54,12 +54,13 @@ class Health:
     async def ready(self, _request: Request) -> Response:
         """Tell whether deliveries can be taken, with the state of each part.
 
-        Redis is a part but no condition: without it deliveries are recorded all the same.
+        The broker is a part but no condition: without it deliveries are recorded all the same.
         """
         postgres, schema = await _within_limit(self._database, (_POSTGRES_AWAY, "unknown"))
-        parts = {"postgres": postgres, "schema": schema, "redis": await _within_limit(self._redis, _REDIS_AWAY)}
+        broker = await _within_limit(self._broker, _BROKER_AWAY)
+        parts = {"postgres": postgres, "schema": schema, self.publisher.broker_name.lower(): broker}
         is_ready = postgres == schema == _OK
-        status = _OK if is_ready and parts["redis"] == _OK else "degraded" if is_ready else "unavailable"
+        status = _OK if is_ready and broker == _OK else "degraded" if is_ready else "unavailable"
         return JSONResponse({"status": status, "parts": parts}, 200 if is_ready else 503)
 
     async def metrics(self, _request: Request) -> Response:
@@ -86,11 +87,11 @@ class Health:
             return _POSTGRES_AWAY, "unknown"
         return _OK, _OK if is_there else "missing; run: python -m processors migrate"
 
-    def _redis(self) -> str:
+    def _broker(self) -> str:
         try:
             self.publisher.queue_sizes()
         except PublishFailed:
-            return _REDIS_AWAY
+            return _BROKER_AWAY
         return _OK
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
-from dramatiq import Consumer, Middleware
+from dramatiq import Broker, Consumer, Middleware
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import CurrentMessage, Retries, ShutdownNotifications, TimeLimit
 
 from processors.messaging.redis import connect
+from processors.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 NAMESPACE = "zoho-mirror"
+# Of pika; seconds.
+_PATIENCE = {"connection_attempts": "1", "socket_timeout": "2", "stack_timeout": "4", "blocked_connection_timeout": "4"}
+_LONGEST_RUN_OF_AN_ACTOR = timedelta(minutes=10)
 
 # A killed worker's messages come back after so long. Dramatiq's defaults (a minute, and then a chance of 1 in 1000 with
 # each look at the queue) come to ten minutes on average; looking each time costs nothing that could be measured.
@@ -64,7 +69,7 @@ def build_broker(
     *,
     verify_tls: bool,
     namespace: str = NAMESPACE,
-    time_limit: timedelta = timedelta(minutes=10),
+    time_limit: timedelta = _LONGEST_RUN_OF_AN_ACTOR,
 ) -> RedisBroker:
     """Return a broker for the Redis at `url`, without connecting yet; `set_broker` is left to the caller.
 
@@ -72,11 +77,44 @@ def build_broker(
     `dramatiq.middleware.TimeLimitExceeded` raised in it, at the next line of Python: a blocking call is not cut short,
     so the limit must exceed every time-out inside.
     """
-    middleware: list[Middleware] = [
+    return _WakingBroker(connect(url, verify_tls=verify_tls), _middleware(time_limit), namespace)
+
+
+def broker_for(settings: Settings) -> Broker:
+    """Return the broker that the settings name, without connecting yet: RabbitMQ by `BROKER_URL`, or else Redis."""
+    if settings.broker_url is not None:
+        return build_rabbitmq_broker(settings.broker_url.get_secret_value())
+    return build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify)
+
+
+def build_rabbitmq_broker(url: str, *, time_limit: timedelta = _LONGEST_RUN_OF_AN_ACTOR) -> Broker:
+    """Return a broker for the RabbitMQ at `url`, without connecting yet; its consumers are woken by RabbitMQ itself.
+
+    Parameters of pika may stand in the URL; what is not there is set so that nobody waits long for a RabbitMQ that
+    hangs.
+    """
+    # Its client is not needed where Redis is the broker.
+    from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: PLC0415
+
+    parts = urlsplit(url)
+    patience = {
+        "connection_attempts": "1",
+        "socket_timeout": "2",
+        "stack_timeout": "4",
+        "blocked_connection_timeout": "4",
+    }
+    query = urlencode(patience | dict(parse_qsl(parts.query)))
+    broker: Broker = RabbitmqBroker(
+        url=parts._replace(query=query).geturl(), confirm_delivery=True, middleware=_middleware(time_limit)
+    )
+    return broker
+
+
+def _middleware(time_limit: timedelta) -> list[Middleware]:
+    return [
         TimeLimit(time_limit=time_limit.total_seconds() * 1000),
         ShutdownNotifications(notify_shutdown=False),
         # Retrying is the inbox's business. Without this middleware a message whose actor raised would count as done.
         Retries(max_retries=0),
         CurrentMessage(),
     ]
-    return _WakingBroker(connect(url, verify_tls=verify_tls), middleware, namespace)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from processors.messaging.broker import build_broker
+from processors.messaging.broker import broker_for
 from processors.messaging.messages import Publisher
 from processors.runtime.output import (
     LOOK_SECONDS,
@@ -152,7 +152,7 @@ def _told(rehearsal: Rehearsal) -> str:
 
 def replay(settings: Settings, chosen: EventFilter, *, reason: str, per_second: int, wait: bool, as_json: bool) -> None:
     """Send all finished events that match again; waiting, exit with 1 if one of them is dead again."""
-    publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
+    publisher = Publisher(broker_for(settings))
     with opened(settings) as pool:
         started = replaying.start(pool, chosen, requester(), reason=reason, per_second=per_second)
         if not wait:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
-from processors.messaging.broker import build_broker
+from processors.messaging.broker import broker_for
 from processors.messaging.messages import Publisher
 from processors.runtime.output import (
     LOOK_SECONDS,
@@ -63,7 +63,7 @@ _STATE_COLOURS = {"complete": "green", "running": "cyan", "partial": "yellow", "
 
 def reconcile(settings: Settings, *, kind: RunKind, wait: bool, as_json: bool) -> None:
     """Start or take up a run; with `wait`, exit with 0 only when it is complete."""
-    publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
+    publisher = Publisher(broker_for(settings))
     with opened(settings) as pool:
         _require_organisation(pool, settings)
         budget = settings.zoho_requests_per_day
@@ -273,7 +273,7 @@ def show_run(settings: Settings, run_id: int, *, as_json: bool) -> None:
 
 def confirm_deletes(settings: Settings, run_id: int, *, as_json: bool) -> None:
     """Let a held run go on."""
-    publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
+    publisher = Publisher(broker_for(settings))
     with opened(settings) as pool:
         run = operations.confirm_deletes(pool, publisher, run_id, requester())
     if as_json:

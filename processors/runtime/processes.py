@@ -13,7 +13,7 @@ from random import uniform
 import dramatiq
 
 from processors import logs, sentry
-from processors.messaging.broker import build_broker
+from processors.messaging.broker import broker_for
 from processors.messaging.messages import EVENTS_QUEUE, FETCHES_QUEUE, RUNS_QUEUE, Publisher
 from processors.runtime import clock, worker
 from processors.runtime.signals import StopSignal
@@ -48,7 +48,7 @@ def run_worker(settings: Settings) -> None:
     sentry.start(settings, process="worker")
     stop = StopSignal(exit_within=_EXIT_WITHIN)
     # Before the actors are imported: they attach themselves to the broker of the process.
-    broker = build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify)
+    broker = broker_for(settings)
     dramatiq.set_broker(broker)
     from processors.runtime import actors  # noqa: PLC0415
     from processors.runtime.actors import Tools  # noqa: PLC0415
@@ -87,7 +87,7 @@ def run_clock(settings: Settings) -> None:
     """Run the timetable until a signal comes; `settings` name a database and a Redis."""
     sentry.start(settings, process="clock")
     stop = StopSignal(exit_within=_EXIT_WITHIN)
-    publisher = Publisher(build_broker(settings.redis_url or "", verify_tls=settings.redis_tls_verify))
+    publisher = Publisher(broker_for(settings))
     with _pool(settings, size=_CLOCK_CONNECTIONS, name="clock") as pool:
         name = timetable.process_name("clock")
         with _beating(pool, name, "clock"):

@@ -18,7 +18,9 @@ import psycopg
 import redis
 
 from processors.encryption import SecretBox
-from processors.errors import BudgetSpent, MirrorError, NotAuthorised, NotConnected, TokenThrottled
+from processors.errors import BudgetSpent, MirrorError, NotAuthorised, NotConnected, PublishFailed, TokenThrottled
+from processors.messaging.broker import broker_for
+from processors.messaging.messages import Publisher
 from processors.messaging.redis import connect
 from processors.settings import HOSTS, Settings
 from processors.store import operators, schema, shapes, zoho_connection
@@ -74,7 +76,8 @@ class _Part:
         return Finding(self.name, "skipped", why)
 
 
-_SETTINGS, _POSTGRES, _REDIS = _Part("settings"), _Part("postgres"), _Part("redis")
+_SETTINGS, _POSTGRES = _Part("settings"), _Part("postgres")
+_REDIS, _RABBITMQ = _Part("redis"), _Part("rabbitmq")
 _KEYS, _ZOHO, _CONSOLE = _Part("keys"), _Part("zoho"), _Part("console")
 _PROCESSES, _WEBHOOKS = _Part("processes"), _Part("webhooks")
 
@@ -88,7 +91,7 @@ def check(
     machine's clock.
     """
     yield from _check_settings(settings, complaints)
-    yield from _check_redis(settings)
+    yield from _check_rabbitmq(settings) if settings.broker_url else _check_redis(settings)
     problem = None
     if settings.database_url is None:
         problem = _POSTGRES.skipped("DATABASE_URL is wrong or missing")
@@ -149,6 +152,16 @@ def _check_redis(settings: Settings) -> Iterator[Finding]:
         return
     tls = " over TLS" if settings.redis_url.startswith("rediss://") else ""
     yield _REDIS.ok(f"{name}{tls}, eviction policy {policy}")
+
+
+def _check_rabbitmq(settings: Settings) -> Iterator[Finding]:
+    assert settings.broker_url, "the caller looked"
+    try:
+        Publisher(broker_for(settings)).queue_sizes()
+    except PublishFailed as error:
+        yield _RABBITMQ.problem(str(error), "check BROKER_URL, its user's rights, and whether RabbitMQ runs")
+    else:
+        yield _RABBITMQ.ok("it answers, and has the queues")
 
 
 def _redis_problem(settings: Settings, error: redis.RedisError) -> Finding:

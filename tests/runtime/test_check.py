@@ -254,6 +254,12 @@ def test_a_redis_that_is_away(mirror: Mirror) -> None:
     assert "check REDIS_URL" in mirror.problem(REDIS_URL="redis://127.0.0.1:9/0")
 
 
+def test_a_rabbitmq_that_is_away(mirror: Mirror) -> None:
+    said = mirror.problem(BROKER_URL="amqp://mirror:a-password@127.0.0.1:9/x", REDIS_URL="")
+    assert said.startswith("rabbitmq: RabbitMQ did not answer")
+    assert "a-password" not in said
+
+
 def test_a_budget_that_is_used_up(mirror: Mirror, connection: Connection) -> None:
     connection.execute(
         "INSERT INTO api_calls (purpose, started_at, ends_at) SELECT 'item', now(), now() FROM generate_series(1, 9)"
