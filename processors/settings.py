@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Mapping
@@ -102,6 +103,9 @@ def _secret_matches(pattern: str) -> AfterValidator:
 
 
 def _fernet_key(value: SecretStr) -> SecretStr:
+    if re.fullmatch(r"[0-9a-fA-F]{64}", value.get_secret_value()):
+        # The same 32 bytes, as Heroku's button generates them.
+        value = SecretStr(base64.urlsafe_b64encode(bytes.fromhex(value.get_secret_value())).decode())
     try:
         Fernet(value.get_secret_value())
     except ValueError:
@@ -181,7 +185,7 @@ class Settings(BaseModel):
     zoho_concurrent_requests: int = Field(4, ge=1, le=10, description="a number from 1 to 10")
 
     encryption_keys: Annotated[tuple[FernetKey, ...], BeforeValidator(_split)] = Field(
-        (), description="Fernet keys (32 bytes, url-safe base64), newest first, comma-separated"
+        (), description="Fernet keys (32 bytes in url-safe base64, or in hex), newest first, comma-separated"
     )
     session_secret: SecretStr | None = Field(None, min_length=32, description="at least 32 random characters")
 

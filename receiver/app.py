@@ -37,7 +37,7 @@ from receiver.zoho import LazyZoho
 # have people and programs: none keeps the others waiting.
 _INTAKE_CONNECTIONS = 2
 _MONITOR_CONNECTIONS = 2
-_VISITOR_CONNECTIONS = 4
+_VISITOR_CONNECTIONS = 3
 _POOL_TIMEOUT_SECONDS = 2.0
 # After the 12 s that uvicorn gives to requests (Procfile), so that both stay below the 25 s that this project promises.
 _EXIT_WITHIN = timedelta(seconds=10)

@@ -30,10 +30,10 @@ from processors.zoho.client import ZohoClient
 
 # A run of each kind may be under way.
 THREADS = {EVENTS_QUEUE: 4, FETCHES_QUEUE: 2, RUNS_QUEUE: 2}
-# One for each thread, for each of the two relays of events and for the heartbeats, and one for whoever refreshes a
-# token, which notes its call apart from the transaction that holds the lock. Threads that read pages ahead need one
-# for moments only.
-_WORKER_CONNECTIONS = sum(THREADS.values()) + 4
+# One for each thread, one for whoever refreshes a token (he notes its call apart from the transaction that holds the
+# lock), and one that the relays, the heartbeat, the alerts and the threads that read pages ahead take in turn. Together
+# with web's seven and the clock's two that is one less than the smallest plans give.
+_WORKER_CONNECTIONS = sum(THREADS.values()) + 2
 _CLOCK_CONNECTIONS = 2
 # What a platform gives is 30 s; this project promises 25.
 _EXIT_WITHIN = timedelta(seconds=24)

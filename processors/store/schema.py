@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from importlib import resources
 
 import psycopg
@@ -11,8 +12,11 @@ from processors.store.database import Connection
 
 # Any number that no other program of this database uses for an advisory lock.
 _MIGRATION_LOCK = 7_267_001
-# While an old process reads a table, adding a column to it waits; it must not queue everybody else behind it for long.
-_LOCK_TIMEOUT_MS = 15_000
+# While an old process reads a table, adding a column to it waits, and whoever comes later waits behind it: no longer
+# than a delivery can. What could not be had in that time is tried again.
+_LOCK_TIMEOUT_MS = 2_000
+_ATTEMPTS = 20
+_PAUSE_SECONDS = 1.0
 _KEEP_DIGEST = """
 INSERT INTO schema_version (digest) VALUES (%s)
     ON CONFLICT (is_only) DO UPDATE SET digest = excluded.digest, applied_at = now()
@@ -22,12 +26,25 @@ INSERT INTO schema_version (digest) VALUES (%s)
 def migrate(url: str) -> None:
     """Apply `schema.sql`, wholly or not at all; a second one at the same time waits for the first.
 
+    Safe while processes of this or an older release run: they wait for it for a moment at a time.
+
     Raises:
-        psycopg.Error: Postgres is away, or refuses a statement; nothing was changed.
+        psycopg.Error: Postgres is away, refuses a statement, or leaves a table to others for long; nothing was changed.
     """
+    for _attempt in range(_ATTEMPTS - 1):
+        try:
+            _migrate_once(url)
+        except psycopg.errors.LockNotAvailable:
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+    _migrate_once(url)
+
+
+def _migrate_once(url: str) -> None:
     with psycopg.connect(url, connect_timeout=10) as connection:
-        connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+        connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
         # "IF NOT EXISTS … skipping" is what a second run is about, not news.
         connection.execute("SET LOCAL client_min_messages = warning")
         connection.execute(_text())
@@ -36,10 +53,10 @@ def migrate(url: str) -> None:
 
 def is_current(connection: Connection) -> bool:
     """Tell whether `migrate` ran on this database as it is in this release."""
-    try:
-        row = connection.execute("SELECT digest FROM schema_version").fetchone()
-    except psycopg.errors.UndefinedTable:
+    found = connection.execute("SELECT to_regclass('schema_version') AS is_there").fetchone()
+    if found is None or found["is_there"] is None:
         return False
+    row = connection.execute("SELECT digest FROM schema_version").fetchone()
     return row is not None and bytes(row["digest"]) == _digest()
 
 

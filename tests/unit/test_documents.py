@@ -7,9 +7,11 @@ import re
 import tomllib
 
 import pytest
+import yaml
 from honcho import environ
 
 from processors import VERSION
+from processors.encryption import SecretBox
 from processors.runtime import procfile
 from processors.settings import Settings
 
@@ -61,3 +63,22 @@ def test_the_requirements_hold_every_direct_dependency() -> None:
     project = tomllib.loads(text("pyproject.toml"))["project"]
     pinned = {name.lower() for name in re.findall(r"^([A-Za-z0-9_.\-]+)==", text("requirements.txt"), re.MULTILINE)}
     assert {re.split(r"[\[<>=~]", dependency)[0] for dependency in project["dependencies"]} <= pinned
+
+
+def test_containers_run_what_the_procfile_runs() -> None:
+    lines = environ.parse_procfile(text("Procfile")).processes
+    services = yaml.safe_load(text("compose.yaml"))["services"]
+    commands = {name: " ".join(services[name].get("command", ())) for name in lines}
+    assert {name: lines[name] for name in lines if name != "web"} == {
+        name: commands[name] for name in lines if name != "web"
+    }
+    assert commands["web"] == "", "the image's own command"
+    assert f'CMD ["sh", "-c", "exec {lines["web"]}"]' in text("Dockerfile")
+    settings = {name for service in services.values() for name in service.get("environment", {})}
+    assert settings - {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"} <= NAMES
+
+
+def test_what_heroku_generates_is_a_key() -> None:
+    assert json.loads(text("app.json"))["env"]["ENCRYPTION_KEYS"]["generator"] == "secret"
+    loaded = Settings.load(environ={"ENCRYPTION_KEYS": "0f" * 32})
+    assert SecretBox([key.get_secret_value() for key in loaded.encryption_keys]).encrypt("x")

@@ -1,0 +1,20 @@
+# One image for every process; compose.yaml and the Procfile say which command each runs.
+FROM python:3.13-slim
+
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+
+WORKDIR /app
+COPY requirements.txt ./
+RUN pip install --require-hashes --requirement requirements.txt
+COPY processors ./processors
+COPY receiver ./receiver
+
+RUN useradd --system --no-create-home mirror
+USER mirror
+
+EXPOSE 8000
+# The shell replaces itself, so that SIGTERM reaches the process. The flags are those of the Procfile.
+CMD ["sh", "-c", "exec uvicorn receiver.app:create_app --factory --workers 1 --host 0.0.0.0 --port ${PORT:-8000} --http receiver.protocol:BoundedHeadProtocol --no-proxy-headers --no-server-header --no-access-log --timeout-keep-alive 95 --timeout-graceful-shutdown 12"]
