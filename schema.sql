@@ -3,6 +3,7 @@
 -- `python -m processors migrate` runs this file in one transaction, under a lock. It may be run again at any time,
 -- by any number of processes: a table is created with its key, and every other column is added where it is
 -- missing, so that an older database moves forward and keeps its rows. Nothing here removes or rewrites data.
+-- Where the database is already as this file makes it, `migrate` leaves it alone, and locks nothing.
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- products: the copy. Other programs read it.
@@ -591,13 +592,16 @@ CREATE TABLE IF NOT EXISTS processes (
     beat_at timestamptz NOT NULL DEFAULT now());
 
 -- ---------------------------------------------------------------------------------------------------------------
--- schema_version: which text of this file was applied last.
+-- schema_version: which text of this file was applied last, and what it made of the database.
 -- ---------------------------------------------------------------------------------------------------------------
 
 CREATE TABLE IF NOT EXISTS schema_version (
-    is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
-    digest bytea NOT NULL,                                    -- SHA-256
-    applied_at timestamptz NOT NULL DEFAULT now());
+    is_only boolean PRIMARY KEY DEFAULT true CONSTRAINT schema_version_is_only CHECK (is_only));
+
+ALTER TABLE schema_version
+    ADD COLUMN IF NOT EXISTS digest bytea NOT NULL DEFAULT '',       -- SHA-256 of this file
+    ADD COLUMN IF NOT EXISTS fingerprint text NOT NULL DEFAULT '',   -- of all columns, indexes, functions, …
+    ADD COLUMN IF NOT EXISTS applied_at timestamptz NOT NULL DEFAULT now();
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- alerts: what people were told, or are to be told. One row for each cause.

@@ -85,11 +85,11 @@ def migrate(settings: Settings, *, as_json: bool) -> None:
     from processors.store import schema  # noqa: PLC0415
 
     try:
-        schema.migrate(settings.database_url or "")
+        changed = schema.migrate(settings.database_url or "")
     except psycopg.Error as error:
         message = f"migrate failed, nothing was changed: {error}"
         _stop(_as_json(state="failed", error=message) if as_json else message, 1)
-    click.echo(_as_json(state="up to date") if as_json else "The database is up to date.")
+    click.echo(_as_json(state="up to date", changed=changed) if as_json else "The database is up to date.")
 
 
 @main.command()
