@@ -6,7 +6,7 @@
 -- Where the database is already as this file makes it, `migrate` leaves it alone, and locks nothing.
 
 -- ---------------------------------------------------------------------------------------------------------------
--- products: the copy. Other programs read it.
+-- products: the copy, one row for each item. Other programs read it.
 -- ---------------------------------------------------------------------------------------------------------------
 
 CREATE TABLE IF NOT EXISTS products (zoho_item_id text PRIMARY KEY);
@@ -264,6 +264,7 @@ ALTER TABLE replays
     ADD COLUMN IF NOT EXISTS finished_at timestamptz,
     ADD COLUMN IF NOT EXISTS total integer NOT NULL DEFAULT 0;
 
+-- replay_events: the events that a replay sends.
 CREATE TABLE IF NOT EXISTS replay_events (
     replay_id bigint NOT NULL,
     event_id bigint NOT NULL,
@@ -433,8 +434,8 @@ BEGIN
     END IF;
 END $$;
 
--- Which items each page showed, for as long as the run reads pages: one row for a page, since a row for each item would
--- cost as much as the items themselves.
+-- run_pages: which items each page showed, for as long as the run reads pages. One row for a page, since a row for each
+-- item would cost as much as the items themselves.
 CREATE TABLE IF NOT EXISTS run_pages (
     run_id bigint NOT NULL,
     number integer NOT NULL,
@@ -442,7 +443,7 @@ CREATE TABLE IF NOT EXISTS run_pages (
     last_created_at timestamptz,                               -- when the last of them was created in Zoho
     PRIMARY KEY (run_id, number));
 
--- Items that the pages of a run leave in doubt: only Zoho can tell.
+-- run_checks: items that the pages of a run leave in doubt. Only Zoho can tell.
 CREATE TABLE IF NOT EXISTS run_checks (
     run_id bigint NOT NULL,
     item_id text NOT NULL,
@@ -505,8 +506,9 @@ ALTER TABLE zoho_connection
 
 INSERT INTO zoho_connection DEFAULT VALUES ON CONFLICT DO NOTHING;
 
--- The latest calls to the token endpoint: Zoho allows 10 in 10 minutes. A table of its own, so that a call is on record
--- before it is made, while the connection's row is locked: a process killed in the middle of it has called all the same.
+-- token_calls: the latest calls to the token endpoint: Zoho allows 10 in 10 minutes. A table of its own, so that a call is
+-- on record before it is made, while the connection's row is locked: a process killed in the middle of it has called
+-- all the same.
 CREATE TABLE IF NOT EXISTS token_calls (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
 
 ALTER TABLE token_calls
@@ -622,7 +624,8 @@ CREATE TABLE IF NOT EXISTS alerts (
     error text);
 
 -- ---------------------------------------------------------------------------------------------------------------
--- operators, sessions: who may use the console, and from where they are signed in.
+-- operators: who may use the console.
+-- sessions: from where they are signed in.
 -- api_tokens: the programs that may use the JSON API.
 -- Of a password only its argon2 hash is kept, of a session or a token only the SHA-256 of a long random text.
 -- ---------------------------------------------------------------------------------------------------------------

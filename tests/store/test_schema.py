@@ -14,6 +14,7 @@ import pytest
 from psycopg.pq import ExecStatus
 from psycopg.rows import dict_row
 
+from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres
 from processors.store import database, schema
 from processors.store.database import Connection, Pool
@@ -253,3 +254,24 @@ def test_counting_absences_uses_its_index(filled: Pool) -> None:
 
 def schema_text() -> str:
     return resources.files("processors.store").joinpath("sql", "schema.sql").read_text("utf-8")
+
+
+def test_the_recipe_for_an_archive_of_events_works(connection: Connection) -> None:
+    (recipe,) = re.findall(r"```sql\n(.*?)```", (procfile.ROOT / "docs" / "scaling.md").read_text("utf-8"), re.DOTALL)
+    connection.execute(
+        """INSERT INTO events (kind, item_id, state, outcome, received_at, processed_at, body, content_type,
+                               query_string)
+           SELECT kind, '1', 'processed', outcome, '2026-02-03', '2026-02-03', 'x', '', ''
+             FROM (VALUES ('changed', 'updated'), ('changed', 'gone'), ('deleted', 'tombstoned'))
+                  AS old (kind, outcome)"""
+    )
+    try:
+        with connection.transaction():
+            connection.execute(recipe.encode())
+            left = connection.execute("SELECT outcome FROM events ORDER BY id").fetchall()
+            moved = connection.execute("SELECT outcome, body FROM events_archive").fetchall()
+            raise psycopg.Rollback
+    finally:
+        connection.execute("DROP TABLE IF EXISTS events_archive")
+    assert [row["outcome"] for row in left] == ["gone", "tombstoned"]
+    assert moved == [{"outcome": "updated", "body": b"x"}]

@@ -14,6 +14,7 @@ from processors import VERSION
 from processors.encryption import SecretBox
 from processors.runtime import procfile
 from processors.settings import Settings
+from tests.reference import REASONS, reference
 
 NAMES = {name.upper() for name in Settings.model_fields}
 
@@ -82,3 +83,13 @@ def test_what_heroku_generates_is_a_key() -> None:
     assert json.loads(text("app.json"))["env"]["ENCRYPTION_KEYS"]["generator"] == "secret"
     loaded = Settings.load(environ={"ENCRYPTION_KEYS": "0f" * 32})
     assert SecretBox([key.get_secret_value() for key in loaded.encryption_keys]).encrypt("x")
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    assert text("docs/reference.md") == reference(), "write it anew: python -m tests.reference"
+
+
+def test_each_reason_of_a_refusal_is_explained() -> None:
+    source = text("receiver/webhooks.py")
+    reasons = set(re.findall(r'DeliveryRejected\(\w+, "(\w+)"', source)) | {"signature_absent", "check"}
+    assert reasons == set(REASONS)
