@@ -15,7 +15,8 @@ from processors.store.shapes import SeenShape
 from processors.workflows import insights
 from processors.zoho import items
 from receiver.shapes import Sample, shape_of
-from tests.receiver.serving import DELETED, FORM, JSON, OLDER_SECRET, Web, eventually, item, signed
+from tests.receiver.conftest import Serve
+from tests.receiver.serving import DELETED, FORM, JSON, OLDER_SECRET, eventually, item, signed
 
 FULL = dict.fromkeys(items.EXPECTED, "x") | {"last_modified_time": "2026-10-05T21:32:21+0530"}
 
@@ -66,9 +67,9 @@ def seen(connection: Connection) -> Callable[[], list[SeenShape]]:
 
 
 def test_a_delivery_is_sampled_with_its_encoding_and_the_secret_that_fits(
-    web: Web, seen: Callable[[], list[SeenShape]]
+    serve: Serve, seen: Callable[[], list[SeenShape]]
 ) -> None:
-    body = item(**FULL)
+    web, body = serve(), item(**FULL)
     for _ in range(5):
         # All but the first come within a second of it.
         assert web.deliver(body).status_code == 200
@@ -81,7 +82,8 @@ def test_a_delivery_is_sampled_with_its_encoding_and_the_secret_that_fits(
     assert (deleted.secret, told["changed"].looked_at) == (2, 1)
 
 
-def test_a_refused_or_unreadable_delivery_is_not_sampled(web: Web, seen: Callable[[], list[SeenShape]]) -> None:
+def test_a_refused_or_unreadable_delivery_is_not_sampled(serve: Serve, seen: Callable[[], list[SeenShape]]) -> None:
+    web = serve()
     web.client.post("/webhooks/zoho/items", content=item(), headers={"Content-Type": JSON})
     web.deliver(b"{}")
     web.deliver_form([("item_id", "7"), ("name", "Widget")])
