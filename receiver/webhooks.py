@@ -46,6 +46,8 @@ _RETRY_AFTER_SECONDS = 5
 _BUSY = 503
 _TOO_MANY = 429
 _THROTTLED_SECONDS = 60
+# Who is refused so often for these is no webhook; what is wrong otherwise may be Zoho's.
+_OF_STRANGERS = (401, 403, _TOO_MANY)
 _QUICKLY_VERIFIED_BYTES = 32 * 1024
 # All bodies from their first byte to their commit, signed or not: a flood of large ones is turned away, not kept.
 _MOST_BYTES_AT_ONCE = 64 * 1024 * 1024
@@ -232,9 +234,10 @@ class Webhooks:
         client = self._client(request)
         if rejected.reason != _CHECK:
             self.rejections.count(kind, rejected.reason)
-        status, refused = rejected.status, self._throttle.count(client)
-        if refused > MOST_REFUSED and status != _BUSY:
-            status = _TOO_MANY
+        status, refused = rejected.status, 0
+        if status in _OF_STRANGERS:
+            refused = self._throttle.count(client)
+            status = _TOO_MANY if refused > MOST_REFUSED else status
         if status != _TOO_MANY:
             self._log.warning("delivery.rejected", route=kind, reason=rejected.reason, status=status, client=client)
         elif refused == MOST_REFUSED + 1:

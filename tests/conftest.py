@@ -38,17 +38,7 @@ END $$
 
 
 # The files of a directory that takes long are begun first, so that no worker is left with one of them at the end.
-_IN_THE_ORDER_OF = (
-    "acceptance",
-    "chaos",
-    "runtime",
-    "workflows",
-    "receiver",
-    "zoho",
-    "messaging",
-    "store",
-    "simulator",
-)
+_IN_THE_ORDER_OF = ("acceptance", "chaos", "runtime", "workflows", "receiver", "zoho", "messaging", "store")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.store.database import Pool
-from receiver import rejections
+from receiver import rejections, throttle
 from tests.conftest import ENCRYPTION_KEY
 from tests.receiver.serving import Rows, Web, settings
 from tests.receiver.visitors import SESSION_SECRET, Browser, person
@@ -52,7 +52,14 @@ def _shared_web(postgres: LocalPostgres, redis_server: LocalRedis) -> Iterator[W
 
 
 @pytest.fixture
-def web(_shared_web: Web, database_url: str, redis_url: str) -> Web:  # noqa: ARG001 - both are emptied
+def web(
+    _shared_web: Web,
+    database_url: str,  # noqa: ARG001 - both are emptied
+    redis_url: str,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> Web:
+    """One that many tests share: what was refused in one of them must not count in the next."""
+    monkeypatch.setattr(throttle, "_WINDOW_SECONDS", 0.0)
     return _shared_web
 
 
