@@ -62,4 +62,4 @@ requirements: $(READY)  ## Pin all dependencies anew, with hashes, for every Pyt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements" --constraints requirements.txt --extra local --extra test --extra bench --extra check pyproject.toml -o requirements-dev.txt
 
 clean:  ## Remove what was installed and generated here
-	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .bench .hypothesis .mypy_cache .ruff_cache

@@ -19,6 +19,7 @@ class Scale:
     backlog_events: int
     backlog_items: int
     sweep_items: int
+    peer_items: int
     starts: int
     seen_products: int
     seen_events: int
@@ -36,6 +37,7 @@ FULL = Scale(
     backlog_events=20_000,
     backlog_items=5_000,
     sweep_items=5_000,
+    peer_items=1_000,
     starts=3,
     seen_products=100_000,
     seen_events=1_000_000,
@@ -52,6 +54,7 @@ QUICK = Scale(
     backlog_events=2_000,
     backlog_items=500,
     sweep_items=1_000,
+    peer_items=200,
     starts=1,
     seen_products=2_000,
     seen_events=20_000,

@@ -2,7 +2,7 @@
 
 Each role is a process of its own, `python -m tests.benchmarks.sweep ROLE`: a list that answers in Zoho's place, whose
 cost is not counted; three mirrors, so that a first load, a run that finds nothing changed and one that finds 1 %
-changed each have a peak of their own; and the two floors, which read the same list.
+changed each have a peak of their own; and the two floors and the peer, which read the same list.
 
 - A mirror is what `worker` builds, and works on runs by the same call, with the settings' own limits. Only that a call
   was made is forgotten at once: in this database a trigger dates each call that ended two days back. Otherwise the
@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import gc
 import hashlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -65,13 +66,16 @@ END $$;
 CREATE TRIGGER forgotten BEFORE UPDATE ON api_calls FOR EACH ROW EXECUTE FUNCTION forget_call();
 CREATE TABLE floor_products (LIKE products INCLUDING ALL);
 CREATE TABLE floor_digests (zoho_item_id text PRIMARY KEY, digest bytea NOT NULL);
+CREATE TABLE peer_products (LIKE products INCLUDING ALL);
 ALTER TABLE products SET (autovacuum_enabled = false, toast.autovacuum_enabled = false);
 ALTER TABLE product_changes SET (autovacuum_enabled = false, toast.autovacuum_enabled = false);
 ALTER TABLE floor_products SET (autovacuum_enabled = false, toast.autovacuum_enabled = false);
 ALTER TABLE floor_digests SET (autovacuum_enabled = false);
+ALTER TABLE peer_products SET (autovacuum_enabled = false, toast.autovacuum_enabled = false);
 """
 _EMPTY = """
-TRUNCATE products, product_changes, events, reconciliation_runs, run_pages, run_checks, api_calls, floor_products;
+TRUNCATE products, product_changes, events, reconciliation_runs, run_pages, run_checks, api_calls, floor_products,
+         peer_products;
 """
 _SETTLE_DOWN = "VACUUM (ANALYZE) products, product_changes"
 _MOMENT = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint, pg_current_wal_insert_lsn()::text"
@@ -242,6 +246,10 @@ class _Bench:
         assert (state, seen, counts) == ("complete", contender.items, expected), f"{state} {counts}: {error}"
         contender.calls.append(calls)
 
+    def count(self, table: str) -> int:
+        count: int = self._first(f"SELECT count(*) FROM {table}")[0]
+        return count
+
     def _first(self, statement: str, *parameters: object) -> tuple[Any, ...]:
         row = self.connection.execute(statement.encode(), parameters).fetchone()
         assert row is not None
@@ -291,10 +299,34 @@ class _Mirrors:
         bench.sweep(self.changed, updated=items // _CHANGED_SHARE)
 
 
+@dataclass(slots=True)
+class _Peer:
+    """The loop by an ORM, one process, on a list short enough for it: everything anew, then nothing changed."""
+
+    load: _Contender
+    unchanged: _Contender
+
+    @classmethod
+    def start(cls, bench: _Bench, items: int) -> _Peer:
+        role = bench.contender("orm", items).role
+        peer = cls(_Contender(role, items), _Contender(role, items))
+        bench.show(_WARM_UP_ITEMS)
+        role.work()
+        return peer
+
+    def work(self, bench: _Bench) -> None:
+        bench.show(self.load.items)
+        bench.connection.execute("TRUNCATE peer_products")
+        bench.work(self.load)
+        bench.work(self.unchanged)
+        assert bench.count("peer_products") == self.load.items, "every item is a row"
+
+
 def measure(system: System, scale: Scale) -> list[Subject]:
     """Load, compare and compare again, each beside its floor."""
     items = scale.sweep_items
     with _bench(system) as bench:
+        peer = _Peer.start(bench, scale.peer_items) if importlib.util.find_spec("sqlalchemy") else None
         mirrors = _Mirrors.start(bench, items)
         loading, digests = bench.contender("loading", items), bench.contender("digests", items, passes=_PASSES)
         bench.show(_WARM_UP_ITEMS)
@@ -303,6 +335,9 @@ def measure(system: System, scale: Scale) -> list[Subject]:
         digests.role.work("keep")
         for _ in range(scale.rounds):
             mirrors.work(bench, lambda: bench.work(loading), lambda: bench.work(digests))
+            if peer:
+                peer.work(bench)
+                bench.show(items)
         subject = Subject(
             f"Full runs: {items:,} items of {_SIZE:,} bytes; CPU and WAL for each item",
             ("seconds", "/ floor", "CPU µs", "Postgres", "× floor's", "WAL bytes", "rows", "calls", "MB"),
@@ -311,6 +346,9 @@ def measure(system: System, scale: Scale) -> list[Subject]:
                 "a digest of each item's bytes, one SELECT for each page of the digests that are known. 1 % changed",
                 "is compared with the run that finds nothing changed. CPU is of the client and Postgres; MB is the",
                 "client's own peak. Rows are those of products that were written, in the round with most of them.",
+                "ORM: the loop of most teams, SQLAlchemy's update or create item by item; its ratios are for each item."
+                if peer
+                else "The loop by an ORM was left out: SQLAlchemy is not installed (the extra `bench` brings it).",
             ),
         )
         floors = {"first load": loading, "nothing changed": digests, "1 % changed": mirrors.unchanged}
@@ -318,13 +356,17 @@ def measure(system: System, scale: Scale) -> list[Subject]:
             subject.add(name, *_cells(each, floors[name]))
         subject.add("floor: load", *_cells(loading))
         subject.add("floor: digests", *_cells(digests))
+        if peer:
+            # Not its memory: the process holds modules of the mirror that such a loop would not.
+            subject.add(f"ORM: load {peer.load.items:,}", *_cells(peer.load, loading)[:-1], None)
+            subject.add("ORM: no change", *_cells(peer.unchanged, digests)[:-1], None)
     return [subject, _at_zohos_limit(mirrors)]
 
 
 def _cells(each: _Contender, floor: _Contender | None = None) -> Sequence[Figure | None]:
     return (
         report.over_rounds(each.seconds),
-        report.ratio(each.seconds, floor.seconds) if floor else None,
+        report.ratio(each.each, floor.each) if floor else None,
         report.over_rounds(each.cpu),
         report.over_rounds(each.postgres_cpu),
         report.ratio(each.cpu, floor.cpu) if floor else None,
@@ -384,6 +426,8 @@ def _main(role: str) -> None:
                 _work_when_told({"work": _loading_floor(stack)})
             case "digests":
                 _work_when_told(_digests_floor(stack))
+            case "orm":
+                _work_when_told({"work": _orm(stack)})
 
 
 def _work_when_told(works: Mapping[str, Callable[[], None]]) -> None:
@@ -510,6 +554,14 @@ def _digests_floor(stack: contextlib.ExitStack) -> Mapping[str, Callable[[], Non
             assert all(known.get(item_id) == digest for item_id, digest in found.items()), "nothing has changed"
 
     return {"keep": keep, "work": compare}
+
+
+def _orm(stack: contextlib.ExitStack) -> Callable[[], None]:
+    from tests.benchmarks import peers  # noqa: PLC0415 - needs an extra, and the other roles do without
+
+    settings = Settings.load("DATABASE_URL")
+    items_url = f"{settings.zoho_api_url}{API_PATH}/items"
+    return peers.row_at_a_time(stack, settings.database_url or "", items_url, per_page=_PER_PAGE)
 
 
 # The list
