@@ -14,8 +14,7 @@ from processors.settings import Settings
 from processors.store import timetable
 from processors.store.database import AWAY, Connection, Pool
 from processors.store.timetable import Cron
-from processors.workflows import alerting, operations, relay, replaying, retention
-from processors.workflows.alerting import Alerting
+from processors.workflows import operations, relay, replaying, retention
 
 _LOOK_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -70,7 +69,6 @@ def jobs(pool: Pool, publisher: Publisher, settings: Settings) -> list[Job]:
         ),
         Job(replaying.JOB, replaying.EVERY, partial(replaying.send_due, pool, publisher.publish_events)),
         Job("trim", timedelta(minutes=10), partial(retention.trim, pool)),
-        *([Job(alerting.JOB, alerting.EVERY, Alerting(pool, settings).look)] if settings.alert_webhook_url else []),
     ]
 
 

@@ -21,7 +21,7 @@ from processors.settings import Settings
 from processors.store import database, timetable
 from processors.store.database import AWAY, Pool
 from processors.workflows import item_events, relay
-from processors.workflows.alerting import Alerting
+from processors.workflows.alerting import EVERY, Alerting
 from processors.workflows.item_events import Workshop
 from processors.workflows.paging import Pace
 from processors.workflows.reconciliation import Reconciler
@@ -90,7 +90,9 @@ def run_clock(settings: Settings) -> None:
     publisher = Publisher(broker_for(settings))
     with _pool(settings, size=_CLOCK_CONNECTIONS, name="clock") as pool:
         name = timetable.process_name("clock")
-        with _beating(pool, name, "clock"):
+        # Beside: whoever is told of something may answer slowly, and the timetable must not wait for that.
+        alerts = repeating([Alerting(pool, settings).look_if_due], EVERY.total_seconds())
+        with _beating(pool, name, "clock"), alerts:
             _log.info("process.started", clock=name)
             clock.run(pool, clock.jobs(pool, publisher, settings), stop)
         _log.info("process.stopped", clock=name)

@@ -70,10 +70,15 @@ def see(connection: Connection, causes: Sequence[Cause], *, stays_away: timedelt
         connection.execute(_queries.clear_quietly, {"stays_away": stays_away})
 
 
-def next_due(connection: Connection, *, stands: timedelta, again: timedelta, stays_away: timedelta) -> Due | None:
-    """Return and lock a message that is due: what is wrong for so long, told again after so long, over for so long."""
-    parameters = {"stands": stands, "again": again, "stays_away": stays_away}
-    row = connection.execute(_queries.next_due, parameters).fetchone()
+def claim_due(
+    connection: Connection, *, stands: timedelta, again: timedelta, stays_away: timedelta, lease: timedelta
+) -> Due | None:
+    """Return a message that is due, which nobody else gets for as long as the lease.
+
+    What is wrong for so long (`stands`), is told again after so long, or is over for so long.
+    """
+    parameters = {"stands": stands, "again": again, "stays_away": stays_away, "lease": lease}
+    row = connection.execute(_queries.claim_due, parameters).fetchone()
     return Due(**row) if row else None
 
 

@@ -36,6 +36,8 @@ STAYS_AWAY = timedelta(minutes=5)
 
 _TIMEOUT = httpx.Timeout(5, connect=3)
 _MOST_AT_ONCE = 20
+# More than two tries can take.
+_LEASE = timedelta(seconds=30)
 _FIRST_WAIT = timedelta(seconds=30)
 _LONGEST_WAIT = timedelta(hours=1)
 
@@ -69,18 +71,20 @@ class Alerting:
                 return
 
     def _tell_next(self, overview: Overview) -> bool:
-        """Send one message, if one is due and the last one went out."""
-        with self.pool.connection() as connection, connection.transaction():
-            due = alerts.next_due(connection, stands=STANDS, again=AGAIN, stays_away=STAYS_AWAY)
-            if due is None:
-                return False
-            try:
-                post(self.settings, _message(due, self.settings, overview.now))
-            except AlertNotSent as error:
-                wait = min(_FIRST_WAIT * 2 ** min(due.failures, 20), _LONGEST_WAIT)
+        """Send one message, if one is due and the last one went out; no connection is held meanwhile."""
+        with self.pool.connection() as connection:
+            due = alerts.claim_due(connection, stands=STANDS, again=AGAIN, stays_away=STAYS_AWAY, lease=_LEASE)
+        if due is None:
+            return False
+        try:
+            post(self.settings, _message(due, self.settings, overview.now))
+        except AlertNotSent as error:
+            wait = min(_FIRST_WAIT * 2 ** min(due.failures, 20), _LONGEST_WAIT)
+            with self.pool.connection() as connection:
                 alerts.note_failure(connection, due, error=str(error), wait=wait)
-                _log.warning("alert.not_sent", cause=due.cause, error=str(error))
-                return False
+            _log.warning("alert.not_sent", cause=due.cause, error=str(error))
+            return False
+        with self.pool.connection() as connection:
             alerts.note_sent(connection, due)
         _log.info("alert.sent", cause=due.cause, state="cleared" if due.is_over else "open")
         return True

@@ -31,27 +31,30 @@ UPDATE alerts
    AND NOT is_told
    AND gone_since <= now() - %(stays_away)s::interval;
 
--- name: next_due
--- One message that is due: that something is wrong, at most once in so long for each cause; or that it is over. It is
--- locked until it was sent.
-SELECT cause, what, what_to_do, page, opened_at, failures, gone_since IS NOT NULL AS is_over
-  FROM alerts
- WHERE try_at <= now()
-   AND cleared_at IS NULL
-   AND (gone_since IS NULL
-        AND opened_at <= now() - %(stands)s::interval
-        AND (sent_at IS NULL OR sent_at <= now() - %(again)s::interval)
-        OR is_told AND gone_since <= now() - %(stays_away)s::interval)
- ORDER BY opened_at, cause
- LIMIT 1
-   FOR UPDATE SKIP LOCKED;
+-- name: claim_due
+-- One message that is due: that something is wrong, at most once in so long for each cause; or that it is over. Whoever
+-- takes it has so long to send it; if he is killed meanwhile, somebody else does.
+UPDATE alerts
+   SET try_at = now() + %(lease)s::interval
+ WHERE cause = (SELECT cause
+                  FROM alerts
+                 WHERE try_at <= now()
+                   AND cleared_at IS NULL
+                   AND (gone_since IS NULL
+                        AND opened_at <= now() - %(stands)s::interval
+                        AND (sent_at IS NULL OR sent_at <= now() - %(again)s::interval)
+                        OR is_told AND gone_since <= now() - %(stays_away)s::interval)
+                 ORDER BY opened_at, cause
+                 LIMIT 1
+                   FOR UPDATE SKIP LOCKED)
+RETURNING cause, what, what_to_do, page, opened_at, failures, gone_since IS NOT NULL AS is_over;
 
 -- name: note_sent
 UPDATE alerts
    SET is_told = NOT %(is_over)s,
        sent_at = CASE WHEN %(is_over)s THEN sent_at ELSE now() END,
        cleared_at = CASE WHEN %(is_over)s THEN now() END,
-       failures = 0, error = NULL
+       failures = 0, error = NULL, try_at = now()
  WHERE cause = %(cause)s;
 
 -- name: note_failure
