@@ -13,7 +13,7 @@ from time import monotonic
 from rich.console import Console
 
 from processors.runtime import procfile
-from tests.benchmarks import accepts, backlog, latency, machine, overview, pressure, report, starting, sweep
+from tests.benchmarks import accepts, backlog, latency, machine, overview, pressure, report, starting, sustained, sweep
 from tests.benchmarks.report import Subject
 from tests.benchmarks.scale import FULL, MILLION, QUICK, SOAK, Scale
 from tests.benchmarks.system import System, system
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _measured(under_test: System, scale: Scale) -> Iterator[Subject]:
-    for module in (accepts, pressure, latency, backlog, sweep, starting, overview):
+    for module in (accepts, pressure, latency, backlog, sustained, sweep, starting, overview):
         yield from module.measure(under_test, scale)
 
 

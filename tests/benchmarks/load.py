@@ -2,7 +2,8 @@
 
 For each line `PORT COUNT RATE SEED` it builds that many requests, prints `ready`, waits for another line, and sends
 them over 64 connections that stay open: as fast as answers come where RATE is 0, else RATE in a second, whether or not
-earlier ones were answered. It then prints, as JSON, the seconds this took and the milliseconds of each answer.
+earlier ones were answered; what finds no connection free waits, and is timed from when it was due. It then prints, as
+JSON, the seconds this took and the milliseconds of each answer.
 """
 
 from __future__ import annotations
@@ -93,14 +94,14 @@ class _Connection(asyncio.Protocol):
     def __init__(self, on_answer: Callable[[_Connection, float], None]) -> None:
         self._on_answer = on_answer
         self._received = b""
-        self._sent_at = 0.0
+        self._due_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def send(self, request: bytes) -> None:
-        self._sent_at = perf_counter()
+    def send(self, request: bytes, due_at: float | None = None) -> None:
+        self._due_at = due_at or perf_counter()
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -114,7 +115,7 @@ class _Connection(asyncio.Protocol):
         if length is None or len(self._received) < end + 4 + int(length[1]):
             return
         self._received = b""
-        self._on_answer(self, perf_counter() - self._sent_at)
+        self._on_answer(self, perf_counter() - self._due_at)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._transport.is_closing() and error is None:
@@ -125,18 +126,18 @@ class _Connection(asyncio.Protocol):
 async def _send(port: int, requests: list[bytes], rate: int) -> tuple[float, list[float]]:
     loop = asyncio.get_running_loop()
     finished = loop.create_future()
-    left = iter(requests)
     seconds: list[float] = []
     idle: deque[_Connection] = deque()
+    waiting: deque[tuple[bytes, float | None]] = deque()
 
     def answered(connection: _Connection, took: float) -> None:
         seconds.append(took)
         if len(seconds) == len(requests):
             finished.set_result(None)
-        elif rate:
+        elif waiting:
+            connection.send(*waiting.popleft())
+        else:
             idle.append(connection)
-        elif (request := next(left, None)) is not None:
-            connection.send(request)
 
     for _ in range(CONNECTIONS):
         _, connection = await loop.create_connection(lambda: _Connection(answered), "127.0.0.1", port)
@@ -146,10 +147,14 @@ async def _send(port: int, requests: list[bytes], rate: int) -> tuple[float, lis
         at = loop.time()
         for number, request in enumerate(requests):
             await asyncio.sleep(at + number / rate - loop.time())
-            idle.popleft().send(request)
+            if idle:
+                idle.popleft().send(request)
+            else:
+                waiting.append((request, perf_counter()))
     else:
-        for connection, request in zip(idle.copy(), left, strict=False):
-            connection.send(request)
+        waiting.extend((request, None) for request in requests)
+        while idle and waiting:
+            idle.popleft().send(*waiting.popleft())
     await finished
     return perf_counter() - started, seconds
 

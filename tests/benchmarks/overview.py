@@ -173,7 +173,7 @@ def measure(system: System, scale: Scale) -> Iterator[Subject]:
 
 _NOTES = (
     "The whole page is to take less than 100 ms.",
-    "One look at a time. Pages come from one web process, over HTTP; the rest is asked of Postgres directly.",
+    "One look at a time. Pages come from one web process, over HTTP; the rest from Postgres directly.",
     "A search for a part of a name, and the exact totals of /metrics, read whole tables or indexes.",
 )
 

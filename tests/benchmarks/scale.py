@@ -18,6 +18,8 @@ class Scale:
     idle_posts: int
     backlog_events: int
     backlog_items: int
+    burst_events: int
+    sustained_seconds: int
     sweep_items: int
     peer_items: int
     starts: int
@@ -36,6 +38,8 @@ FULL = Scale(
     idle_posts=5,
     backlog_events=20_000,
     backlog_items=5_000,
+    burst_events=5_000,
+    sustained_seconds=20,
     sweep_items=5_000,
     peer_items=1_000,
     starts=3,
@@ -53,6 +57,8 @@ QUICK = Scale(
     idle_posts=2,
     backlog_events=2_000,
     backlog_items=500,
+    burst_events=2_000,
+    sustained_seconds=4,
     sweep_items=1_000,
     peer_items=200,
     starts=1,

@@ -95,6 +95,16 @@ class System:
                 self.installation.terminate(line)
 
     @contextlib.contextmanager
+    def another(self, line: str) -> Iterator[int]:
+        """Run a second process of a line that is running already; gives its process id."""
+        name = f"{line}.2"
+        self.installation.start(line, name)
+        try:
+            yield self.installation.processes[name].pid
+        finally:
+            self.installation.terminate(name)
+
+    @contextlib.contextmanager
     def floor(self, factory: str) -> Iterator[Server]:
         """Run one of the apps in `floors` exactly as the Procfile runs the mirror's."""
         assert _PRODUCT_APP in LINES["web"], "the Procfile names the app"
