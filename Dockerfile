@@ -1,5 +1,5 @@
 # One image for every process; compose.yaml and the Procfile say which command each runs.
-FROM python:3.13-slim
+FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
