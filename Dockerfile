@@ -9,6 +9,8 @@ ENV PYTHONUNBUFFERED=1 \
 WORKDIR /app
 COPY requirements.txt ./
 RUN pip install --require-hashes --requirement requirements.txt
+# processors/store/sql has a link to it.
+COPY schema.sql ./
 COPY processors ./processors
 COPY receiver ./receiver
 

@@ -1,6 +1,8 @@
 # `make help` says what there is. Everything needs Python 3.11+ and a package registry, and nothing else.
 
-PYTHON ?= python3
+# The first that is new enough: a version manager may know another one, or none for .python-version.
+PYTHON ?= $(shell for each in python3 python3.11 python3.12 python3.13 /usr/bin/python3; do \
+	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$each; exit; }; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready

@@ -93,3 +93,13 @@ def test_each_reason_of_a_refusal_is_explained() -> None:
     source = text("receiver/webhooks.py")
     reasons = set(re.findall(r'DeliveryRejected\(\w+, "(\w+)"', source)) | {"signature_absent", "check"}
     assert reasons == set(REASONS)
+
+
+def test_the_image_holds_what_its_files_lead_to() -> None:
+    """A link that leads out of what is copied would lead nowhere in the image."""
+    copied = set(re.findall(r"^COPY (\S+) ", text("Dockerfile"), re.MULTILINE))
+    assert copied == {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
+    for name in copied:
+        for path in (procfile.ROOT / name).rglob("*"):
+            if path.is_symlink():
+                assert str(path.resolve().relative_to(procfile.ROOT)).split("/")[0] in copied
