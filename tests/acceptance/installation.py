@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import psycopg
+import redis
 from honcho import environ
 
 import simulator
@@ -34,12 +35,27 @@ class Installation:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self.admin_url = self.database_url
         self._env = demo.environment(self.database_url, redis.url, zoho_url, self.port)
         # Half a day away: the time of day at which the tests run starts none that they did not ask for.
         away = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
         self._env |= {"RECONCILE_FULL_CRON": away, "RECONCILE_RECENT_CRON": away}
         self._logs = logs
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def limit_connections(self, most: int) -> None:
+        """Let its processes be an ordinary user of Postgres, with so many connections there, and as many to Redis.
+
+        Call it before `run_release`. Whoever looks on uses `admin_url`.
+        """
+        with psycopg.connect(self.admin_url, autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE mirror LOGIN CONNECTION LIMIT {most}".encode())
+            connection.execute(b"ALTER DATABASE mirror OWNER TO mirror")
+            connection.execute(b"ALTER SCHEMA public OWNER TO mirror")
+        with redis.Redis.from_url(self.redis.url) as client:
+            client.config_set("maxclients", most)
+        self.database_url = self.admin_url.replace("postgres@", "mirror@", 1)
+        self._env["DATABASE_URL"] = self.database_url
 
     def run_release(self) -> None:
         subprocess.run(LINES["release"], shell=True, env=self._env, cwd=procfile.ROOT, check=True, timeout=60)

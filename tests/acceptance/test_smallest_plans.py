@@ -25,35 +25,21 @@ ITEMS = 250
 DELIVERIES = 120
 
 
-class Watched(Installation):
-    """Its processes are an ordinary user of Postgres, who may have so many connections."""
-
-    def __init__(self, *given: object) -> None:
-        super().__init__(*given)  # type: ignore[arg-type]
-        self.admin_url = self.database_url
-        with psycopg.connect(self.admin_url, autocommit=True) as connection:
-            connection.execute(f"CREATE ROLE mirror LOGIN CONNECTION LIMIT {MOST}".encode())
-            connection.execute(b"ALTER DATABASE mirror OWNER TO mirror")
-            connection.execute(b"ALTER SCHEMA public OWNER TO mirror")
-        self.database_url = self.admin_url.replace("postgres@", "mirror@", 1)
-        self._env["DATABASE_URL"] = self.database_url
-
-    def forget_release(self) -> None:
-        with psycopg.connect(self.admin_url, autocommit=True) as connection:
-            connection.execute(b"UPDATE schema_version SET digest = ''")
+def forget_release(installation: Installation) -> None:
+    with psycopg.connect(installation.admin_url, autocommit=True) as connection:
+        connection.execute(b"UPDATE schema_version SET digest = ''")
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Watched]:
+def installation(tmp_path: Path) -> Iterator[Installation]:
     zoho = simulator.Zoho(Catalogue.generate(ITEMS), limits=Limits.none())
     with (
         LocalPostgres(tmp_path / "postgres") as postgres,
         LocalRedis() as redis_server,
         simulator.serve(zoho) as zoho_url,
     ):
-        with redis.Redis.from_url(redis_server.url) as client:
-            client.config_set("maxclients", MOST)
-        installation = Watched(postgres, redis_server, zoho, zoho_url, tmp_path)
+        installation = Installation(postgres, redis_server, zoho, zoho_url, tmp_path)
+        installation.limit_connections(MOST)
         installation.run_release()
         try:
             for line in ("web", "worker", "clock"):
@@ -65,7 +51,7 @@ def installation(tmp_path: Path) -> Iterator[Watched]:
             installation.close()
 
 
-def watch(installation: Watched, stop: threading.Event, most: dict[str, int]) -> None:
+def watch(installation: Installation, stop: threading.Event, most: dict[str, int]) -> None:
     """Note the most connections that there are at any one moment."""
     statement = b"SELECT count(*) FROM pg_stat_activity WHERE usename = 'mirror'"
     with (
@@ -91,7 +77,7 @@ def use(url: str, stop: threading.Event) -> int:
 
 
 def test_a_full_run_a_burst_of_deliveries_people_and_releases_get_along_with_the_smallest_plans(
-    installation: Watched,
+    installation: Installation,
 ) -> None:
     zoho, stop = installation.zoho, threading.Event()
     most = {"postgres": 0, "redis": 0}
@@ -108,7 +94,7 @@ def test_a_full_run_a_burst_of_deliveries_people_and_releases_get_along_with_the
                 # A release, while processes run: one that changes nothing, and one that brings another schema.
                 started = time.monotonic()
                 assert schema.migrate(installation.database_url) is False
-                installation.forget_release()
+                forget_release(installation)
                 assert schema.migrate(installation.database_url) is True
                 slowest = max(slowest, time.monotonic() - started)
             zoho.deliveries.drain()

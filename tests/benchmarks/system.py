@@ -30,6 +30,8 @@ SELECT name, 'infinity'
 """
 _PRODUCT_APP = "receiver.app:create_app"
 _START_SECONDS = 30.0
+SMALLEST_PLAN = 20
+"""So many connections to Postgres, and to Redis, the smallest plans give; the Procfile's processes get no more."""
 _POLL_SECONDS = 0.002
 
 
@@ -47,7 +49,7 @@ class System:
     def __init__(self, installation: Installation, directory: Path) -> None:
         self.installation = installation
         self._directory = directory
-        self._connection = psycopg.connect(installation.database_url, autocommit=True)
+        self._connection = psycopg.connect(installation.admin_url, autocommit=True)
 
     def close(self) -> None:
         self._connection.close()
@@ -70,7 +72,7 @@ class System:
 
     def connect(self) -> psycopg.Connection:
         """Return another connection, which the caller closes."""
-        return psycopg.connect(self.installation.database_url, autocommit=True)
+        return psycopg.connect(self.installation.admin_url, autocommit=True)
 
     def empty(self) -> None:
         """Forget all events, products and messages, so that each round finds the same."""
@@ -109,7 +111,7 @@ class System:
         """Run one of the apps in `floors` exactly as the Procfile runs the mirror's."""
         assert _PRODUCT_APP in LINES["web"], "the Procfile names the app"
         port = _free_port()
-        env = procfile.environment(DATABASE_URL=self.installation.database_url, PORT=str(port))
+        env = procfile.environment(DATABASE_URL=self.installation.admin_url, PORT=str(port))
         command = LINES["web"].replace(_PRODUCT_APP, f"{floors.__name__}:{factory}")
         with (self._directory / f"{factory}.log").open("ab") as log:
             process = subprocess.Popen(
@@ -132,6 +134,7 @@ def system() -> Iterator[System]:
         # As deployed; the demo, whose environment this is, writes for people instead.
         os.environ["LOG_FORMAT"] = "json"
         installation = Installation(postgres, redis_server, zoho, zoho_url, directory)
+        installation.limit_connections(SMALLEST_PLAN)
         installation.run_release()
         whole = System(installation, directory)
         stack.callback(whole.close)
