@@ -11,7 +11,7 @@ READY := $(VENV)/ready
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo browser test check lint types contracts audit format bench bench-soak chaos requirements clean
+.PHONY: help demo browser test check lint types contracts audit format bench bench-soak bench-docs chaos requirements clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: $(READY)  ## Speed, as ratios against floors measured in the same run; a 
 
 bench-soak: $(READY)  ## How reconciliation grows with the catalogue, up to 100,000 items; a few minutes
 	@$(BIN)/python -m tests.benchmarks --soak
+
+bench-docs: $(READY)  ## Put what both measured into docs/performance.md
+	@$(BIN)/python -m tests.benchmarks --write-docs
 
 chaos: $(READY)  ## Kill, flush, stop and freeze every part under a stream of webhooks, and count what is lost; a few minutes
 	@$(BIN)/python -m tests.chaos

@@ -13,7 +13,19 @@ from time import monotonic
 from rich.console import Console
 
 from processors.runtime import procfile
-from tests.benchmarks import accepts, backlog, latency, machine, overview, pressure, report, starting, sustained, sweep
+from tests.benchmarks import (
+    accepts,
+    backlog,
+    documents,
+    latency,
+    machine,
+    overview,
+    pressure,
+    report,
+    starting,
+    sustained,
+    sweep,
+)
 from tests.benchmarks.report import Subject
 from tests.benchmarks.scale import FULL, MILLION, QUICK, SOAK, Scale
 from tests.benchmarks.system import System, system
@@ -21,6 +33,7 @@ from tests.benchmarks.system import System, system
 _LONGEST_SECONDS = 600
 _LONGEST_SOAK_SECONDS = 3_600
 _KEPT = procfile.ROOT / ".bench"
+_PAGE = procfile.ROOT / "docs" / "performance.md"
 
 
 def main() -> None:
@@ -30,9 +43,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run of half a minute; its figures mean nothing")
     parser.add_argument("--soak", action="store_true", help="how full runs grow with the list, up to 100,000 items")
     parser.add_argument("--million", action="store_true", help="with --soak: a million too; 10 minutes more")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="measure nothing; put what is kept into docs/performance.md"
+    )
     arguments = parser.parse_args()
     if arguments.million and not arguments.soak:
         parser.error("--million goes with --soak")
+    if arguments.write_docs:
+        _write_docs()
+        return
     # Whatever ends this program, it ends its processes first.
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, lambda received, _: sys.exit(f"ended by {signal.Signals(received).name}"))
@@ -60,6 +79,15 @@ def main() -> None:
     name = "soak" if sizes else "quick" if arguments.quick else "latest"
     for path in filter(None, [_KEPT / f"{name}.json", arguments.json]):
         path.write_text(written, "utf-8")
+
+
+def _write_docs() -> None:
+    try:
+        said = documents.write(_PAGE, _KEPT)
+    except documents.NothingWritten as problem:
+        sys.exit(str(problem))
+    for line in said:
+        print(line)  # noqa: T201 - it is what was asked for
 
 
 def _measured(under_test: System, scale: Scale) -> Iterator[Subject]:

@@ -70,16 +70,20 @@ def _written(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2f}"
 
 
-def show(console: Console, subject: Subject) -> None:
-    """Print the subject's table."""
+def table_of(subject: Subject) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     for column in subject.columns:
         table.add_column(column, justify="right")
     for name, cells in subject.rows.items():
         table.add_row(name, *(str(cells[column]) if column in cells else "" for column in subject.columns))
+    return table
+
+
+def show(console: Console, subject: Subject) -> None:
+    """Print the subject's table."""
     console.print(subject.title, style="bold", highlight=False)
-    console.print(table)
+    console.print(table_of(subject))
     for note in subject.notes:
         console.print(f"  {note}", highlight=False)
     console.print()

@@ -67,6 +67,6 @@ QUICK = Scale(
     looks=5,
 )
 
-SOAK = {1_000: 5, 100_000: 3}
+SOAK = {1_000: 5, 10_000: 5, 100_000: 3}
 """Rounds by the number of items."""
 MILLION = {1_000_000: 1}
