@@ -91,12 +91,21 @@ OFFSET %(skip)s
  LIMIT %(most)s;
 
 -- name: count_events_meant
--- No further than asked.
+-- No further than asked, and from where the list begins: rows lie in the order of their receipt, so that what is looked
+-- for from the wrong end comes last.
 SELECT count(*) AS count
   FROM (SELECT
           FROM events
          WHERE event_is_meant(events, %(state)s, %(is_discarded)s, %(outcome)s, %(kind)s, %(item_id)s, %(run_id)s,
                               %(error)s, %(error_class)s, %(cause)s, %(since)s, %(until)s)
+           AND (%(until)s::timestamptz IS NULL
+                OR id < coalesce((SELECT id
+                                    FROM events
+                                   WHERE received_at >= %(until)s + interval '10 minutes'
+                                     AND received_at < %(until)s + interval '6 hours'
+                                   ORDER BY received_at
+                                   LIMIT 1), 9223372036854775807))
+         ORDER BY id DESC
          LIMIT %(at_most)s) AS meant;
 
 -- name: find_changes

@@ -31,7 +31,9 @@ UPDATE product_changes
                 WHERE events.item_id = product_changes.item_id
                   AND events.run_id IS NULL
                   AND events.received_at BETWEEN changed_at AND changed_at + interval '1 hour'
-                  AND events.outcome IN ('unchanged', 'stale'));
+                  AND events.outcome IN ('unchanged', 'stale')
+               -- "OFFSET 0" has the events of each item looked up, where a join would read the whole inbox.
+               OFFSET 0);
 
 -- name: deliveries_since_run_before
 -- Whether anything was delivered since the run before this one began, or since the first of the changes that were not

@@ -1,4 +1,7 @@
 -- The inbox: events from their receipt to their outcome.
+--
+-- Where events are named, by their ids or their item, "IS TRUE" keeps the planner from going through all that are in a
+-- state instead: statistics of a quiet time say that nothing is, and a backlog comes within seconds.
 
 -- name: record_events
 -- Keep deliveries. A fingerprint that another event holds is skipped: that delivery is a duplicate, or is looked at
@@ -62,7 +65,7 @@ WITH untaken AS (
     SELECT id
       FROM events
      WHERE id = ANY(%(event_ids)b)
-       AND state = 'recorded'
+       AND (state = 'recorded') IS TRUE
        AND claimable_at <= now()
      ORDER BY id
        FOR UPDATE SKIP LOCKED
@@ -79,7 +82,7 @@ WITH named AS (
     SELECT id, state, attempts, claimed_by, claimed_at
       FROM events
      WHERE id = ANY(%(event_ids)b)
-       AND state IN ('recorded', 'queued', 'processing')
+       AND (state IN ('recorded', 'queued', 'processing')) IS TRUE
        AND claimable_at <= now()
        AND needs_fetch = %(needs_fetch)s
        AND (failures > 0 OR state = 'processing') = %(suspects)s
@@ -142,7 +145,7 @@ UPDATE events
 SELECT id
   FROM events
  WHERE item_id = (SELECT item_id FROM events WHERE id = %(event_id)s)
-   AND state IN ('recorded', 'queued', 'processing')
+   AND (state IN ('recorded', 'queued', 'processing')) IS TRUE
    AND needs_fetch
  ORDER BY id;
 
@@ -158,7 +161,7 @@ WITH failed AS (
            claimable_at = now() + coalesce(%(retry_in)s::interval, '0')
      WHERE id = %(event_id)s
        AND attempts = %(attempt)s
-       AND state = 'processing'
+       AND (state = 'processing') IS TRUE
  RETURNING id, attempts, claimed_by, claimed_at, state
 ), noted AS (
     INSERT INTO event_attempts (event_id, attempt, worker, started_at, error_class, error, error_at, is_wait)
@@ -179,7 +182,7 @@ UPDATE events
        error_class = %(error_class)s,
        error = %(error)s
  WHERE id = ANY(%(event_ids)b)
-   AND state IN ('recorded', 'queued')
+   AND (state IN ('recorded', 'queued')) IS TRUE
    AND needs_fetch
    AND claimable_at <= now();
 
@@ -208,4 +211,4 @@ RETURNING events.id;
 UPDATE events
    SET state = CASE state WHEN 'queued' THEN 'recorded' ELSE state END, queued_at = NULL
  WHERE id = ANY(%(event_ids)b)
-   AND state IN ('queued', 'processing');
+   AND (state IN ('queued', 'processing')) IS TRUE;
