@@ -139,7 +139,7 @@ def _products_meant(query: ProductQuery) -> dict[str, object]:
     return {**asdict(query), "pattern": containing(query.text)}
 
 
-_MEANT_FOR_REPLAY = [
+_MEANT_FOR_REPLAY: list[dict[str, object]] = [
     {"state": "dead"},
     {"item_id": ITEM},
     {"run_id": 4_007},
