@@ -17,6 +17,7 @@ from tests.benchmarks import (
     accepts,
     backlog,
     documents,
+    inbox,
     latency,
     machine,
     overview,
@@ -27,7 +28,7 @@ from tests.benchmarks import (
     sweep,
 )
 from tests.benchmarks.report import Subject
-from tests.benchmarks.scale import FULL, MILLION, QUICK, SOAK, Scale
+from tests.benchmarks.scale import FULL, INBOX, MILLION, QUICK, SOAK, Scale
 from tests.benchmarks.system import System, system
 
 _LONGEST_SECONDS = 600
@@ -44,11 +45,16 @@ def main() -> None:
     parser.add_argument("--soak", action="store_true", help="how full runs grow with the list, up to 100,000 items")
     parser.add_argument("--million", action="store_true", help="with --soak: a million too; 10 minutes more")
     parser.add_argument(
+        "--inbox", action="store_true", help="with --soak: instead, ten million events and what is asked of them"
+    )
+    parser.add_argument(
         "--write-docs", action="store_true", help="measure nothing; put what is kept into docs/performance.md"
     )
     arguments = parser.parse_args()
     if arguments.million and not arguments.soak:
         parser.error("--million goes with --soak")
+    if arguments.inbox and not arguments.soak:
+        parser.error("--inbox goes with --soak")
     if arguments.write_docs:
         _write_docs()
         return
@@ -56,8 +62,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, lambda received, _: sys.exit(f"ended by {signal.Signals(received).name}"))
     signal.alarm(_LONGEST_SOAK_SECONDS if arguments.soak else _LONGEST_SECONDS)
-    scale, began = (QUICK if arguments.quick else FULL), monotonic()
-    sizes = (SOAK | MILLION if arguments.million else SOAK) if arguments.soak else {}
+    scale, began = (QUICK if arguments.quick else INBOX if arguments.inbox else FULL), monotonic()
+    sizes = (SOAK | MILLION if arguments.million else SOAK) if arguments.soak and not arguments.inbox else {}
     console = Console(width=report.WIDTH)
     subjects = []
     with system() as under_test:
@@ -69,14 +75,18 @@ def main() -> None:
             highlight=False,
             soft_wrap=True,
         )
-        for subject in sweep.soak(under_test, sizes) if sizes else _measured(under_test, scale):
+        if arguments.inbox:
+            measuring = inbox.measure(under_test, scale)
+        else:
+            measuring = sweep.soak(under_test, sizes) if sizes else _measured(under_test, scale)
+        for subject in measuring:
             report.show(console, subject)
             subjects.append(subject)
     console.print(f"{monotonic() - began:.0f} s", highlight=False)
     measured = about | {"subjects": [report.as_json(subject) for subject in subjects]}
     written = json.dumps(measured, indent=1, ensure_ascii=False) + "\n"
     _KEPT.mkdir(exist_ok=True)
-    name = "soak" if sizes else "quick" if arguments.quick else "latest"
+    name = "inbox" if arguments.inbox else "soak" if sizes else "quick" if arguments.quick else "latest"
     for path in filter(None, [_KEPT / f"{name}.json", arguments.json]):
         path.write_text(written, "utf-8")
 

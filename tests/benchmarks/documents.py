@@ -33,6 +33,7 @@ def write(page: Path, kept: Path) -> list[str]:
     parts: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
         "tables": ("latest.json", tables),
         "growth": ("soak.json", growth),
+        "inbox": ("inbox.json", large_inbox),
     }
     text, said = page.read_text("utf-8"), []
     for part, (name, made) in parts.items():
@@ -65,6 +66,12 @@ def tables(measured: dict[str, Any]) -> str:
     """Return every table as it was printed, below a line on the machine."""
     subjects = [_as_printed(subject) for subject in _subjects(measured)]
     return f"{_machine(measured)} {measured['rounds']} rounds.\n\n```\n" + "\n\n".join(subjects) + "\n```"
+
+
+def large_inbox(measured: dict[str, Any]) -> str:
+    """Return what is asked of a large inbox, as it was printed, below a line on the machine."""
+    subjects = [_as_printed(subject) for subject in _subjects(measured)]
+    return f"{_machine(measured)}\n\n```\n" + "\n\n".join(subjects) + "\n```"
 
 
 def growth(measured: dict[str, Any]) -> str:

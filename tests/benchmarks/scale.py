@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +70,5 @@ QUICK = Scale(
 SOAK = {1_000: 5, 10_000: 5, 100_000: 3}
 """Rounds by the number of items."""
 MILLION = {1_000_000: 1}
+
+INBOX = replace(FULL, rounds=1, seen_products=1_000_000, seen_events=10_000_000, looks=10)
