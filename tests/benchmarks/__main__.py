@@ -86,7 +86,7 @@ def main() -> None:
     measured = about | {"subjects": [report.as_json(subject) for subject in subjects]}
     written = json.dumps(measured, indent=1, ensure_ascii=False) + "\n"
     _KEPT.mkdir(exist_ok=True)
-    name = "inbox" if arguments.inbox else "soak" if sizes else "quick" if arguments.quick else "latest"
+    name = "soak" if sizes else "quick" if arguments.quick else "inbox" if arguments.inbox else "latest"
     for path in filter(None, [_KEPT / f"{name}.json", arguments.json]):
         path.write_text(written, "utf-8")
 
