@@ -11,7 +11,7 @@ READY := $(VENV)/ready
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo browser test check lint types contracts audit format bench bench-soak bench-docs chaos requirements clean
+.PHONY: help demo dev browser test check lint types contracts audit format bench bench-soak bench-docs chaos requirements clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ $(READY): requirements-dev.txt
 
 demo: $(READY)  ## Everything on this machine, with a simulated Zoho; Ctrl-C stops it (PORT=8000)
 	@$(BIN)/python -m processors demo
+
+dev: $(READY)  ## The same processes against your own Zoho, as .env says; Ctrl-C stops them
+	@$(BIN)/python -m processors dev
 
 browser: $(READY)  ## Debian's Chromium, for the console's tests; where it cannot be installed they are skipped
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \

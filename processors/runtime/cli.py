@@ -29,6 +29,9 @@ P = ParamSpec("P")
 _DATABASE = "DATABASE_URL"
 _REDIS = "REDIS_URL"
 
+_DOT_ENV = Path(".env")
+_SERVICES_OF_DEV = Path(".local/env")
+
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Say it in JSON, a line at a time.")
 
@@ -44,6 +47,8 @@ def _with_settings(
     def decorate(command: Callable[Concatenate[Settings, P], None]) -> Callable[P, None]:
         @wraps(command)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            if is_quiet:
+                _join_dev()
             try:
                 settings = Settings.load(*required)
             except ConfigurationError as error:
@@ -139,19 +144,31 @@ def dev(*, as_json: bool) -> None:
     """Run all processes here, against your own Zoho.
 
     Settings may stand in a file named .env. Postgres and Redis are embedded, and kept in .local/, where none are set.
+    While it runs, the other commands find its settings and services when called in the same folder.
     """
-    dot_env = Path(".env")
     try:
-        if dot_env.exists():
-            from honcho import environ  # noqa: PLC0415 - an extra, which only `demo` and `dev` need
-
-            os.environ |= {**environ.parse(dot_env.read_text("utf-8")), **os.environ}
+        _read_settings(_DOT_ENV)
         settings = Settings.load("ZOHO_WEBHOOK_SECRETS")
     except ConfigurationError as error:
         _stop(str(error), 2)
     if as_json:
         os.environ["LOG_FORMAT"] = "json"
-    _on_this_machine(lambda console: _local("dev").run(settings, console), as_json=as_json)
+    _on_this_machine(lambda console: _local("dev").run(settings, console, tell=_SERVICES_OF_DEV), as_json=as_json)
+
+
+def _join_dev() -> None:
+    """Take the settings and services of a `dev` that runs in this folder, unless a database is set here."""
+    if _DATABASE not in os.environ and _SERVICES_OF_DEV.exists():
+        _read_settings(_DOT_ENV, _SERVICES_OF_DEV)
+
+
+def _read_settings(*files: Path) -> None:
+    """Take what the files set, the last of them first; the environment itself comes before them all."""
+    from honcho import environ  # noqa: PLC0415 - an extra, which only `demo` and `dev` need
+
+    for file in reversed(files):
+        if file.exists():
+            os.environ |= {**environ.parse(file.read_text("utf-8")), **os.environ}
 
 
 def _commands() -> ModuleType:
@@ -255,6 +272,7 @@ def check(*, as_json: bool) -> None:
 
     A line for each finding: what is wrong, and what to do. Calls Zoho a few times, and web through its public address.
     """
+    _join_dev()
     settings, complaints = load_what_is_right(_DATABASE, _REDIS, "ZOHO_WEBHOOK_SECRETS")
     logs.configure(settings.log_format, "critical", process="cli", stream=sys.stderr)
     importlib.import_module("processors.runtime.check_command").check(settings, complaints, as_json=as_json)
