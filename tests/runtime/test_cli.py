@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -68,3 +69,19 @@ def test_help_lists_the_commands() -> None:
     done = run("--help")
     assert done.returncode == 0
     assert {"clock", "demo", "dev", "migrate", "worker"} <= set(done.stdout.split())
+
+
+def test_beside_dev_commands_find_its_services(tmp_path: Path, database_url: str) -> None:
+    (tmp_path / ".local").mkdir()
+    (tmp_path / ".local" / "env").write_text(f"DATABASE_URL={database_url}\n")
+    environ = {**_BARE, "PYTHONPATH": str(procfile.ROOT)}
+
+    def said(**given: str) -> str:
+        command = [sys.executable, "-m", "processors", "operator", "list"]
+        done = subprocess.run(
+            command, env=environ | given, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        )
+        return done.stdout + done.stderr
+
+    assert "Nobody can sign in yet" in said()
+    assert "Postgres does not answer" in said(DATABASE_URL="postgres://nobody@127.0.0.1:9/x"), "what is set comes first"
