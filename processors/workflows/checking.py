@@ -278,7 +278,8 @@ def _of_refused_token(pool: Pool, settings: Settings, http: httpx.Client, error:
         stored = zoho_connection.read(connection)
     if stored.refresh_token is None:
         how = "connect it in the console, or set ZOHO_REFRESH_TOKEN (docs/quick-start.md)"
-        return _ZOHO.problem(str(error), how)
+        # The error says what to do as well, after a semicolon.
+        return _ZOHO.problem(str(error).partition("; ")[0], how)
     box = token_endpoint.secret_box(settings)
     assert box, "the keys were checked before"
     used = hosts.accounts_url(settings, stored)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from processors import logs
-from processors.errors import ConnectionRefused, NotAuthorised, WorkError
+from processors.errors import ConnectionRefused, NotAuthorised, TokenThrottled, WorkError
 from processors.settings import Settings
 from processors.store import audit, shapes
 from processors.store.audit import Requester
@@ -224,6 +224,9 @@ def _explained(doing: str) -> Iterator[None]:
             f"the connection may not {doing} Zoho's webhooks; set them up by hand as `webhooks instructions` says, "
             f"or connect Zoho with the scope {WRITING_SCOPE} as well, for as long as that takes"
         )
+        raise ConnectionRefused(message) from error
+    except TokenThrottled as error:
+        message = f"{error}; try again in a minute"
         raise ConnectionRefused(message) from error
     except WorkError as error:
         message = f"Zoho does not go along ({error}); set its webhooks up by hand as `webhooks instructions` says"

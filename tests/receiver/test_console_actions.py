@@ -494,7 +494,7 @@ def test_the_webhooks_secret_is_shown_on_request_and_that_is_on_record(operator:
 
 def test_the_addresses_and_the_secret_of_the_webhooks_page_work(operator: Browser) -> None:
     page = operator.post("webhooks/secret").text
-    addresses = re.findall(r"POST <code[^>]*>(http://[^<\s]+)</code>", page)
+    addresses = re.findall(r'<code class="copy">(http://[^<\s]+)</code>', page)
     assert len(addresses) == 2
     for address in addresses:
         body = item("1")
