@@ -37,11 +37,13 @@ def run(settings: Settings, console: Console, *, tell: Path) -> int:
             with contextlib.suppress(psycopg.errors.DuplicateDatabase):
                 postgres.create_database(_DATABASE)
             embedded["DATABASE_URL"] = database_url
-            console.print(f"Embedded Postgres, kept in {DIRECTORY}/postgres: {database_url}", highlight=False)
+            console.print(
+                f"Embedded Postgres, kept in {DIRECTORY}/postgres: {database_url}", highlight=False, soft_wrap=True
+            )
         if redis_url is None:
             redis_url = stack.enter_context(LocalRedis(DIRECTORY / "redis", durable=True)).url
             embedded["REDIS_URL"] = redis_url
-            console.print(f"Embedded Redis, kept in {DIRECTORY}/redis: {redis_url}", highlight=False)
+            console.print(f"Embedded Redis, kept in {DIRECTORY}/redis: {redis_url}", highlight=False, soft_wrap=True)
         env = procfile.environment(DATABASE_URL=database_url, REDIS_URL=redis_url, PORT=str(settings.port))
         env.setdefault("LOG_FORMAT", "console")
         procfile.release(env)
