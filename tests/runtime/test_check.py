@@ -272,7 +272,8 @@ def test_several_faults_are_told_at_once(mirror: Mirror, connection: Connection)
     found = mirror.problems(
         TIMEZONE="Mars", PORT="x", REDIS_URL="redis://127.0.0.1:9/0", PUBLIC_URL="http://127.0.0.1:9"
     )
-    assert [finding.part for finding in found] == ["settings", "settings", "redis", *["processes"] * 3, "webhooks"]
+    assert list(dict.fromkeys(finding.part for finding in found)) == ["settings", "redis", "processes", "webhooks"]
+    assert len([finding for finding in found if finding.part == "settings"]) == 2
 
 
 def warnings(mirror: Mirror, **environ: str) -> list[str]:
