@@ -67,7 +67,7 @@ def _percentile(samples: Sequence[float], share: float) -> float:
 
 
 def _written(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 9.995 or value == int(value) else f"{value:.2f}"
 
 
 def table_of(subject: Subject) -> Table:
