@@ -28,10 +28,14 @@ async def _flood(port: int) -> tuple[int, float]:
         while True:
             writer.write(request)
             answer = await reader.readuntil(b"\r\n\r\n")
-            assert answer.startswith(b"HTTP/1.1 401 "), answer
+            # Who is refused much is told so, soon.
+            assert answer.startswith((b"HTTP/1.1 401 ", b"HTTP/1.1 429 ")), answer
             length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
             await reader.readexactly(int(length.partition(b":")[2]))
             answered += 1
+            if b"\r\nconnection: close\r\n" in answer.lower():
+                writer.close()
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
     started = perf_counter()
     senders = [asyncio.create_task(send()) for _ in range(_CONNECTIONS)]
