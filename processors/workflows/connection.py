@@ -20,7 +20,7 @@ from processors.workflows import browsing
 from processors.workflows.browsing import ProductQuery
 from processors.zoho import hosts, token_endpoint
 from processors.zoho.client import ZohoClient
-from processors.zoho.connecting import KEYS_ARE_MISSING, Organisation
+from processors.zoho.connecting import KEYS_ARE_MISSING, SCOPES, SCOPES_WITH_WEBHOOKS, Organisation
 
 # What can stand in Zoho's forms; spaces and line ends come from pasting.
 _PRINTABLE = re.compile(r"[!-~]{1,200}")
@@ -216,14 +216,15 @@ def _check_client(stored: Stored, client_id: str, client_secret: str) -> None:
         raise ConnectionRefused(message)
 
 
-def authorise_url(pool: Pool, settings: Settings, *, redirect_uri: str, state: str) -> str:
-    """Return the address of the page on which Zoho asks for consent.
+def authorise_url(pool: Pool, settings: Settings, *, redirect_uri: str, state: str, with_webhooks: bool = False) -> str:
+    """Return the address of the page on which Zoho asks for consent; also to set the webhooks up, if that is wanted.
 
     Raises:
         ConnectionRefused: no client is known, or what it gets could not be stored.
     """
     with ZohoClient(pool, settings) as zoho:
-        return zoho.connector.authorise_url(redirect_uri=redirect_uri, state=state)
+        scopes = SCOPES_WITH_WEBHOOKS if with_webhooks else SCOPES
+        return zoho.connector.authorise_url(redirect_uri=redirect_uri, state=state, scopes=scopes)
 
 
 def connect(

@@ -25,6 +25,9 @@ from processors.zoho.oauth import TokenSource
 from processors.zoho.token_endpoint import REFUSED_WAIT, Client, Refusal
 
 SCOPES = "ZohoInventory.items.READ,ZohoInventory.settings.READ"
+"""What the mirror's own work takes: it reads."""
+SCOPES_WITH_WEBHOOKS = f"{SCOPES},ZohoInventory.settings.ALL"
+"""What it takes to set the webhooks up, too."""
 KEYS_ARE_MISSING = (
     "ENCRYPTION_KEYS is not set, so nothing secret can be kept here; docs/quick-start.md says how to make a key"
 )
@@ -91,7 +94,7 @@ class Connector:
         self._http = http
         self._box = token_endpoint.secret_box(settings)
 
-    def authorise_url(self, *, redirect_uri: str, state: str) -> str:
+    def authorise_url(self, *, redirect_uri: str, state: str, scopes: str = SCOPES) -> str:
         """Return the address of the page on which Zoho asks for consent.
 
         Raises:
@@ -104,7 +107,7 @@ class Connector:
             "response_type": "code",
             "client_id": self._client(stored, box).id,
             "redirect_uri": redirect_uri,
-            "scope": SCOPES,
+            "scope": scopes,
             "access_type": "offline",
             "prompt": "consent",
             "state": state,

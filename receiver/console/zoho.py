@@ -73,7 +73,7 @@ class ZohoConnection(Page):
 
     @route("/connect")
     async def connect(self, request: Request) -> Response:
-        """Go to Zoho's consent page."""
+        """Go to Zoho's consent page; with `?webhooks=1`, also for the right to set the webhooks up."""
         require_operator(request)
         try:
             url = await self.console.run(
@@ -82,6 +82,7 @@ class ZohoConnection(Page):
                 self.console.settings,
                 redirect_uri=_callback_url(request),
                 state=str(self._states.dumps(_session_mark(request))),
+                with_webhooks=request.query_params.get("webhooks") == "1",
             )
         except ConnectionRefused as error:
             flash(request, sentence(str(error)), "error")

@@ -543,3 +543,18 @@ def test_strangers_who_claim_other_addresses_are_throttled_all_the_same(visit: V
         browser = visit(X_Forwarded_For=f"203.0.113.{number}")
         statuses.append(browser.sign_in("olga", "a wrong password").status_code)
     assert statuses == [401] * 5 + [429]
+
+
+def test_the_right_to_set_webhooks_up_is_asked_for_only_where_somebody_wants_it(operator: Browser) -> None:
+    operator.acts(
+        "zoho/client", {"data_center": "com", "client_id": "1000.CLIENT", "client_secret": "a-secret-of-zoho"}
+    )
+
+    def scopes(path: str) -> list[str]:
+        (scope,) = parse_qs(urlsplit(operator.get(path).headers["location"]).query)["scope"]
+        return scope.split(",")
+
+    usual = ["ZohoInventory.items.READ", "ZohoInventory.settings.READ"]
+    assert scopes("zoho/connect") == usual
+    assert scopes("zoho/connect?webhooks=1") == [*usual, "ZohoInventory.settings.ALL"]
+    assert "zoho/connect?webhooks=1" in operator.shows("webhooks")
