@@ -97,13 +97,7 @@ def build_rabbitmq_broker(url: str, *, time_limit: timedelta = _LONGEST_RUN_OF_A
     from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: PLC0415
 
     parts = urlsplit(url)
-    patience = {
-        "connection_attempts": "1",
-        "socket_timeout": "2",
-        "stack_timeout": "4",
-        "blocked_connection_timeout": "4",
-    }
-    query = urlencode(patience | dict(parse_qsl(parts.query)))
+    query = urlencode(_PATIENCE | dict(parse_qsl(parts.query)))
     broker: Broker = RabbitmqBroker(
         url=parts._replace(query=query).geturl(), confirm_delivery=True, middleware=_middleware(time_limit)
     )
