@@ -461,7 +461,9 @@ def _check_webhook_url(settings: Settings) -> Iterator[Finding]:
                 yield problem
                 return
         unsigned = _post(http, settings.public_url + _ROUTES[0], {})
-    if isinstance(unsigned, str) or unsigned.status_code != httpx.codes.UNAUTHORIZED:
+    # The second: who has much refused is refused in fewer words.
+    refusals = (httpx.codes.UNAUTHORIZED, httpx.codes.TOO_MANY_REQUESTS)
+    if isinstance(unsigned, str) or unsigned.status_code not in refusals:
         told = unsigned if isinstance(unsigned, str) else f"answered {unsigned.status_code}"
         what = f"a delivery without a signature is not refused with 401 by {settings.public_url}: {told}"
         yield _WEBHOOKS.problem(what, "is it web that answers there, or something in front of it?")

@@ -199,8 +199,11 @@ def _refused(connection: Connection) -> list[RefusedShare]:
     shares = []
     for count in counts:
         refused = sum(other.count for other in counts if other.route == count.route)
-        shares.append(RefusedShare(count.route, count.reason, count.count, refused + delivered.get(count.route, 0)))
-    return [share for share in shares if share.count >= _FEWEST_REFUSED and share.count * 2 >= share.total]
+        total = refused + delivered.get(count.route, 0)
+        # Whatever they were refused for: half of them unsigned and half of them wrongly signed are all of them refused.
+        if count.count >= _FEWEST_REFUSED and refused * 2 >= total:
+            shares.append(RefusedShare(count.route, count.reason, count.count, total))
+    return shares
 
 
 def _reconciliation(connection: Connection) -> Reconciliation:
@@ -372,11 +375,15 @@ def _of_runs(seen: Reconciliation, now: datetime) -> Iterator[Problem]:
         yield Problem("run.overdue", what, "is a clock alive? what do the runs say?", "runs/list?kind=full")
 
 
+ALERTS_FAIL = "alerts.failing"
+"""The one cause that people cannot be told of in the way that fails."""
+
+
 def _of_alerts(undelivered: tuple[datetime, str] | None) -> Iterator[Problem]:
     if undelivered:
         since, error = undelivered
         what = f"alerts cannot be delivered since {since:%Y-%m-%d %H:%M} UTC: {error}"
-        yield Problem("alerts.failing", what, "check ALERT_WEBHOOK_URL", "alerts", "alerts test")
+        yield Problem(ALERTS_FAIL, what, "check ALERT_WEBHOOK_URL", "alerts", "alerts test")
 
 
 def _page(run: Run) -> str:

@@ -208,6 +208,13 @@ def test_most_deliveries_being_refused_is_a_finding_with_its_cause(
     assert refusals(connection) == [(f"webhooks.{reason}", f"78 of the last 80 deliveries of changed items {words}")]
 
 
+def test_deliveries_refused_for_several_reasons_are_refused_all_the_same(connection: Connection) -> None:
+    for reason in ("signature_absent", "signature_malformed", "signature_mismatch"):
+        refuse(connection, reason, 10)
+    let_in(connection, 6)
+    assert [what.split(" deliveries")[0] for _, what in refusals(connection)] == ["10 of the last 36"] * 3
+
+
 def test_the_noise_of_strangers_is_none(connection: Connection) -> None:
     refuse(connection, "signature_absent", 20)
     refuse(connection, "size", 200)
