@@ -65,6 +65,7 @@ class Alerting:
         with self.pool.connection() as connection:
             overview = insights.overview(connection)
             found = insights.problems(overview) + insights.notices(overview, self.settings.zoho_requests_per_day)
+            found = [problem for problem in found if problem.cause != insights.ALERTS_FAIL]
             alerts.see(connection, list(_causes(found)), stays_away=STAYS_AWAY)
         for _message in range(_MOST_AT_ONCE):
             if not self._tell_next(overview):
@@ -103,7 +104,7 @@ def _causes(found: list[Problem]) -> Iterator[Cause]:
 
 def _message(due: Due, settings: Settings, now: datetime) -> dict[str, Any]:
     """Return what Slack shows (its `text`), and the same in parts for everybody else."""
-    text = f"zoho-mirror: over: {due.what}" if due.is_over else f"zoho-mirror: {due.what}\n→ {due.what_to_do}"
+    text = f"zoho-mirror: cleared: {due.what}" if due.is_over else f"zoho-mirror: {due.what}\n→ {due.what_to_do}"
     link = f"{settings.public_url}/console/{due.page}" if settings.public_url else None
     return {
         "text": f"{text}\n{link}" if link and not due.is_over else text,

@@ -162,9 +162,11 @@ def test_a_message_that_did_not_arrive_is_sent_again_and_seen_on_the_screen(mirr
     found = insights.problems(insights.overview(mirror.connection))
     (failing,) = [problem.what for problem in found if problem.cause == "alerts.failing"]
     assert "ALERT_WEBHOOK_URL answered 500" in failing
+    for _ in range(2):
+        mirror.look(after=timedelta(hours=1))
     chat.status = 200
     mirror.look(after=timedelta(hours=1))
-    assert chat.told() == [("open", "worker.missing")]
+    assert chat.told() == [("open", "worker.missing")], "that it could not be told is no news once it is"
     found = insights.problems(insights.overview(mirror.connection))
     assert not [problem for problem in found if problem.cause == "alerts.failing"]
 
