@@ -284,7 +284,7 @@ def test_every_signed_delivery_gets_through_a_flood_of_unsigned_ones(
             longest = max(longest, time.monotonic() - started)
             assert answer.status_code == 200
         assert len(statuses) > before + 30, "that was no flood"
-    assert set(statuses) <= {401, 429}
+    assert set(statuses) == {401}
     assert longest < 2
     assert len(rows.events()) == 60
 
