@@ -145,8 +145,12 @@ class Webhooks:
             self._zoho.change_settings("PUT", f"webhooks/{_id_of('webhooks', webhook)}", fields)
             yield f"wrote webhook {rule.name}"
         webhook_id = _id_of("webhooks", webhook)
-        calling = [each for each in found.workflows if webhook_id in _webhooks_of(each)]
-        workflow = next(iter(calling), None)
+        # Which rules call it is told by the webhook, or by the rules: nobody documents whether a list has both.
+        related = _rules_of(webhook)
+        calling = [
+            each for each in found.workflows if webhook_id in _webhooks_of(each) or _id_of("workflows", each) in related
+        ]
+        workflow = next(iter(calling or found.workflows), None)
         wanted = {
             "workflow_name": rule.name,
             "entity": "item",
@@ -159,7 +163,7 @@ class Webhooks:
             self._zoho.change_settings("POST", "workflows", wanted)
             yield f"made rule {rule.name}"
             return
-        if workflow.get("rule_type") != rule.rule_type:
+        if not calling or workflow.get("rule_type", rule.rule_type) != rule.rule_type:
             self._zoho.change_settings("PUT", f"workflows/{_id_of('workflows', workflow)}", wanted)
             yield f"wrote rule {rule.name}"
         if not _is_active(workflow):
@@ -238,7 +242,7 @@ def _find(rule: Rule, webhooks: list[Mapping[str, Any]], workflows: list[Mapping
     calling = [each for each in webhooks if each.get("url") == rule.url and each not in named]
     ours = [*named, *calling]
     ids = {_id_of("webhooks", each) for each in ours}
-    related = {str(rule_.get("workflow_id")) for each in ours for rule_ in _list(each.get("related_rules"))}
+    related = {workflow_id for each in ours for workflow_id in _rules_of(each)}
     return _Found(
         ours,
         [
@@ -286,6 +290,10 @@ def _entry(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _webhooks_of(workflow: Mapping[str, Any]) -> set[str]:
     return {str(action.get("action_id")) for action in _list(workflow.get("instant_actions"))}
+
+
+def _rules_of(webhook: Mapping[str, Any]) -> set[str]:
+    return {str(rule.get("workflow_id")) for rule in _list(webhook.get("related_rules"))}
 
 
 def _list(found: object) -> list[Mapping[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -126,6 +127,33 @@ def test_a_webhook_that_somebody_made_by_hand_is_taken_for_what_it_is(shop: Shop
         }
     )
     assert shop.states() == ["right", "missing"]
+
+
+@pytest.mark.parametrize(("of_webhooks", "of_rules"), [("related_rules", "rule_type"), ("method", "instant_actions")])
+def test_what_a_list_leaves_out_makes_no_second_rule(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, of_webhooks: str, of_rules: str
+) -> None:
+    """Nobody documents what these lists hold for Inventory."""
+    automation = shop.zoho.automation
+
+    def without(key: str, listed: Callable[[], list[dict[str, Any]]]) -> Callable[[], list[dict[str, Any]]]:
+        return lambda: [{name: value for name, value in each.items() if name != key} for each in listed()]
+
+    monkeypatch.setattr(automation, "list_webhooks", without(of_webhooks, automation.list_webhooks))
+    monkeypatch.setattr(automation, "list_workflows", without(of_rules, automation.list_workflows))
+    for _ in range(2):
+        assert [report.state for report in shop.webhooks.register(ADA)] == ["right", "right"]
+    assert len(automation.webhooks) == len(automation.workflows) == 2
+
+
+def test_a_rule_whose_webhook_was_removed_calls_the_new_one(shop: Shop) -> None:
+    shop.webhooks.register(ADA)
+    automation = shop.zoho.automation
+    automation.webhooks.clear()
+    assert shop.states() == ["missing", "missing"]
+    assert [report.state for report in shop.webhooks.register(ADA)] == ["right", "right"]
+    called = {webhook_id for rule in automation.workflows.values() for webhook_id in rule.webhook_ids}
+    assert (called, len(automation.workflows)) == (set(automation.webhooks), 2)
 
 
 def test_two_webhooks_to_one_address_are_told(shop: Shop) -> None:
