@@ -12,7 +12,7 @@ from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.store.database import Pool
-from receiver import rejections, throttle
+from receiver import rejections, shapes, throttle
 from tests.conftest import ENCRYPTION_KEY
 from tests.receiver.serving import Rows, Web, settings
 from tests.receiver.visitors import SESSION_SECRET, Browser, person
@@ -41,13 +41,20 @@ def rows(database_url: str) -> Rows:
     return Rows(database_url)
 
 
-@pytest.fixture(scope="package")
-def _shared_web(postgres: LocalPostgres, redis_server: LocalRedis) -> Iterator[Web]:
+@contextlib.contextmanager
+def _shared(postgres: LocalPostgres, redis_server: LocalRedis, **environ: str) -> Iterator[Web]:
     with contextlib.ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
-            # One test's rejections must not be counted during another.
+            # What one test had refused or sampled must not be counted during another.
             patch.setattr(rejections, "_EVERY_SECONDS", 3_600.0)
-            web = stack.enter_context(Web(settings(postgres.database_url("mirror"), redis_server.url)))
+            patch.setattr(shapes, "_EVERY_SECONDS", 3_600.0)
+            web = stack.enter_context(Web(settings(postgres.database_url("mirror"), redis_server.url, **environ)))
+        yield web
+
+
+@pytest.fixture(scope="package")
+def _shared_web(postgres: LocalPostgres, redis_server: LocalRedis) -> Iterator[Web]:
+    with _shared(postgres, redis_server) as web:
         yield web
 
 
@@ -77,8 +84,7 @@ def serve(database_url: str, redis_url: str) -> Iterator[Serve]:
 
 @pytest.fixture(scope="package")
 def _shared_console(postgres: LocalPostgres, redis_server: LocalRedis) -> Iterator[Web]:
-    urls = postgres.database_url("mirror"), redis_server.url
-    with Web(settings(*urls, SESSION_SECRET=SESSION_SECRET, ENCRYPTION_KEYS=ENCRYPTION_KEY)) as web:
+    with _shared(postgres, redis_server, SESSION_SECRET=SESSION_SECRET, ENCRYPTION_KEYS=ENCRYPTION_KEY) as web:
         yield web
 
 
