@@ -87,10 +87,10 @@ class Room:
     """What one body takes of the memory for all of them, from its first byte until it is committed or refused.
 
     As a block, it ends with `DeliveryRejected` where the body takes too long to arrive, or gives way to others. (It is
-    `asyncio.timeout` in a form that costs a delivery a third.)
+    `asyncio.timeout` without a timer for each delivery.)
     """
 
-    __slots__ = ("_buffers", "_cancelling", "_deadline", "_task", "is_given_up", "since", "taken")
+    __slots__ = ("_buffers", "_cancelling", "_task", "is_given_up", "since", "taken")
 
     def __init__(self, buffers: _Buffers) -> None:
         """Take no room yet."""
@@ -105,8 +105,7 @@ class Room:
         loop = task.get_loop()
         self._task, self._cancelling = task, task.cancelling()
         self.since = loop.time()
-        self._deadline = loop.call_at(self.since + _BODY_SECONDS, self.give_up)
-        self._buffers.arriving[self] = None
+        self._buffers.await_body(self, loop)
         return self
 
     def take(self, size: int) -> None:
@@ -120,7 +119,6 @@ class Room:
 
     def arrive(self) -> None:
         """Stay, now that the body is whole, however long it has to wait for its commit."""
-        self._deadline.cancel()
         self._buffers.arriving.pop(self, None)
 
     def give_up(self) -> None:
@@ -133,7 +131,6 @@ class Room:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Be free again."""
-        self._deadline.cancel()
         self._buffers.free(self)
         if self.is_given_up and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             message = f"the body did not arrive within {_BODY_SECONDS:.0f} seconds"
@@ -151,6 +148,26 @@ class _Buffers:
         self._bytes = 0
         self.arriving: dict[Room, None] = {}
         """In the order of their beginning."""
+        self._is_timed = False
+
+    def await_body(self, room: Room, loop: asyncio.AbstractEventLoop) -> None:
+        """Let a body begin to arrive; it is given up if that takes too long."""
+        self.arriving[room] = None
+        if not self._is_timed:
+            self._time(loop)
+
+    def _time(self, loop: asyncio.AbstractEventLoop) -> None:
+        # One timer, for the oldest: nearly all have arrived long before theirs would be over.
+        oldest = next(iter(self.arriving), None)
+        self._is_timed = oldest is not None
+        if oldest is not None:
+            loop.call_at(oldest.since + _BODY_SECONDS, self._give_up_late, loop)
+
+    def _give_up_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        late = loop.time() - _BODY_SECONDS
+        for room in [room for room in self.arriving if room.since <= late]:
+            room.give_up()
+        self._time(loop)
 
     def make_room(self, mine: Room, size: int) -> None:
         """Count `size` bytes more.

@@ -102,7 +102,6 @@ def _deliveries(fingerprints: list[bytes]) -> dict[str, object]:
         "kind": ["changed"] * count,
         "item_id": ["4100000000000000042"] * count,
         "is_dated": [True] * count,
-        "error_class": [None] * count,
         "error": [None] * count,
         "body": [b"{}" * 500] * count,
         "content_type": ["application/json"] * count,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import re
 import socket
 import threading
+import time
+from asyncio import selector_events
 from urllib.parse import urlencode
 
 import httpx
@@ -310,6 +313,25 @@ def test_a_body_that_comes_too_slowly_is_given_up(rows: Rows, serve: Serve, monk
     assert rows.rejections() == {("changed", "slow"): 1}
 
 
+def test_each_of_many_slow_bodies_is_given_up_when_its_own_time_is_over(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "_BODY_SECONDS", 0.4)
+    web = serve()
+    with contextlib.ExitStack() as stack:
+        begun = []
+        for _ in range(4):
+            connection = stack.enter_context(web.connect())
+            begun.append((time.monotonic(), connection))
+            connection.sendall(head(Content_Length="100") + b"{")
+            # Whoever is quick in the meantime changes nothing for them; each of these takes its time, too.
+            for number in range(20):
+                assert web.deliver(item(str(number))).status_code == 200
+        for since, connection in begun:
+            assert read_answer(connection)[0] == 408
+            assert time.monotonic() - since >= 0.4
+
+
 def test_a_body_that_comes_in_single_bytes_is_read(web: Web, rows: Rows) -> None:
     body = item("77")
     with web.connect() as connection:
@@ -387,3 +409,17 @@ def test_a_form_is_signed_by_its_pairs_together_with_those_of_the_query(web: Web
     assert web.client.post(f"{ITEMS}?b=2", content=body, headers=headers).status_code == 401
     assert web.client.post(ITEMS, content=body, headers=headers).status_code == 401
     assert rows.only_event()["item_id"] == "77"
+
+
+def test_an_answer_is_sent_by_one_system_call(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+    sent, send = [], transport.write
+
+    def write(self: object, data: bytes) -> None:
+        sent.append(bytes(data))
+        send(self, data)
+
+    monkeypatch.setattr(transport, "write", write)
+    assert web.deliver(item()).status_code == 200
+    (whole,) = [each for each in sent if each.startswith(b"HTTP/1.1 200")]
+    assert whole.endswith(b'"state":"recorded"}')

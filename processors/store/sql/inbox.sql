@@ -8,12 +8,11 @@
 -- again by release_fingerprints. Several copies in one batch, or in two processes at once, leave one event.
 -- All insert in the same order: two that wait for each other's rows would be a deadlock.
 INSERT INTO events (kind, item_id, is_dated, state, error_class, error, body, content_type, query_string, fingerprint)
-SELECT kind, item_id, is_dated, CASE WHEN error IS NULL THEN 'recorded' ELSE 'dead' END, error_class, error,
-       body, content_type, query_string, fingerprint
-  FROM unnest(%(kind)b::text[], %(item_id)b::text[], %(is_dated)b::boolean[], %(error_class)b::text[],
-              %(error)b::text[], %(body)b::bytea[], %(content_type)b::text[], %(query_string)b::bytea[],
-              %(fingerprint)b::bytea[])
-       AS incoming (kind, item_id, is_dated, error_class, error, body, content_type, query_string, fingerprint)
+SELECT kind, item_id, is_dated, CASE WHEN error IS NULL THEN 'recorded' ELSE 'dead' END,
+       CASE WHEN error IS NOT NULL THEN 'BodyUnreadable' END, error, body, content_type, query_string, fingerprint
+  FROM unnest(%(kind)b::text[], %(item_id)b::text[], %(is_dated)b::boolean[], %(error)b::text[], %(body)b::bytea[],
+              %(content_type)b::text[], %(query_string)b::bytea[], %(fingerprint)b::bytea[])
+       AS incoming (kind, item_id, is_dated, error, body, content_type, query_string, fingerprint)
  ORDER BY fingerprint
     ON CONFLICT (fingerprint) DO NOTHING
 RETURNING id, fingerprint, state;
