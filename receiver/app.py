@@ -170,9 +170,8 @@ async def _running(resources: _Resources) -> AsyncIterator[None]:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await resources.intake.close()
-        await resources.rejections.write()
-        await resources.shapes.write()
+        # At once: while Postgres is away, each waits for a connection until its time is over.
+        await asyncio.gather(resources.intake.close(), resources.rejections.write(), resources.shapes.write())
         await resources.intake_pool.close()
         resources.zoho.close()
         await asyncio.to_thread(resources.monitor_pool.close)
