@@ -1,6 +1,6 @@
 """From a verified delivery to a committed row, many at a time, and then to Redis, off the answer's path.
 
-Deliveries that wait at the same moment share one commit: the first is taken, and with it whatever else is there; no
+Deliveries that wait at the same moment share one commit: the first is taken, and with it others that are there; no
 timer, so that a lone delivery waits for nobody. Each answer still comes after the commit that holds its row. The ids
 committed together are published together; the answer does not wait for that, and where it fails the relay finds them.
 """
@@ -23,7 +23,7 @@ from processors.store.database import AWAY, AsyncPool
 from processors.store.inbox import Delivery, Recorded
 
 # Not all that may wait at a moment: while Postgres commits these, the answers of the last ones are written and the next
-# are read. Batches of 64 beside 64 connections let both wait for each other by turns, at a fifth fewer a second.
+# are read. Where all that wait are in one batch, as senders in step are, web and Postgres wait for each other by turns.
 _BATCH = 32
 # More than this many waiting deliveries cannot be answered in time anyway; Zoho is told to come back.
 _CAPACITY = 2_000
