@@ -47,7 +47,8 @@ class Usage:
 
 def admit(connection: Connection, purpose: Purpose, limits: Limits, run_id: int | None = None) -> Admission:
     """Start a call if the gate, the minute, the day and the concurrency let it, in one round trip."""
-    with connection.pipeline(), connection.transaction():
+    # What is sent together is one transaction, without a word about it.
+    with connection.pipeline():
         connection.execute(_queries.stand_in_line)
         cursor = connection.execute(
             _queries.admit,

@@ -19,7 +19,7 @@ from processors.store import api_calls
 from processors.store.api_calls import Limits, Purpose
 from processors.store.database import Connection, Pool
 from processors.zoho.limiter import Limiter
-from tests.zoho.support import in_threads, let_pass
+from tests.zoho.support import PATIENCE_SECONDS, in_threads, let_pass
 
 NOW = timedelta()
 SECOND = timedelta(seconds=1)
@@ -117,6 +117,40 @@ def test_a_call_ended_by_an_exception_is_over(pool: Pool) -> None:
     for _ in range(3):
         with pytest.raises(MemoryError), limiter.call("item", patience=NOW):
             raise MemoryError
+
+
+def test_who_asks_while_another_is_admitted_stands_in_line_and_counts_that_call(pool: Pool) -> None:
+    limits = Limits(per_minute=1, per_day=10, concurrent=10)
+    second: list[api_calls.Admission] = []
+
+    def ask() -> None:
+        with pool.connection() as connection:
+            second.append(api_calls.admit(connection, "item", limits))
+
+    with pool.connection() as first:
+        with first.transaction():
+            assert api_calls.admit(first, "item", limits).call_id is not None
+            thread = threading.Thread(target=ask, daemon=True)
+            thread.start()
+            _wait_until_somebody_waits(pool)
+        thread.join(PATIENCE_SECONDS)
+    assert [admission.call_id for admission in second] == [None]
+
+
+def _wait_until_somebody_waits(pool: Pool) -> None:
+    statement = "SELECT FROM pg_locks WHERE NOT granted"
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with pool.connection() as connection:
+        while connection.execute(statement).fetchone() is None:
+            assert time.monotonic() < deadline, "nobody stands in line"
+            connection.execute("SELECT pg_sleep(0.005)")
+
+
+def test_standing_in_line_and_being_admitted_are_one_transaction(connection: Connection) -> None:
+    admitted = api_calls.admit(connection, "item", Limits(1, 10, 10)).call_id
+    # Who locks a row leaves his number there.
+    statement = "SELECT gate.xmax = call.xmin AS is_one FROM api_gate AS gate, api_calls AS call WHERE id = %s"
+    assert connection.execute(statement, [admitted]).fetchall() == [{"is_one": True}]
 
 
 @pytest.mark.parametrize(("limit", "sweeps"), [(1, 1), (2, 1), (4, 3), (10, 8)])
