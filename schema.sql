@@ -451,6 +451,16 @@ CREATE TABLE IF NOT EXISTS run_checks (
     is_suspect boolean NOT NULL,                               -- no page showed it: it may be deleted in Zoho
     PRIMARY KEY (run_id, item_id));
 
+-- listed_digests: what Zoho's list said of an item when a run last found its row to agree, and which version of the row
+-- that was. Derived: an empty table only makes the next run slower, so it is not logged, and a crash empties it.
+CREATE UNLOGGED TABLE IF NOT EXISTS listed_digests (item_id text PRIMARY KEY);
+
+ALTER TABLE listed_digests
+    ADD COLUMN IF NOT EXISTS digest bytea NOT NULL,            -- over what fills columns (processors/zoho/listing.py)
+    -- In a database that was restored from a dump xmin is counted anew: then it is the revision that differs.
+    ADD COLUMN IF NOT EXISTS revision bigint NOT NULL,
+    ADD COLUMN IF NOT EXISTS row_version xid NOT NULL;         -- the row's xmin: another one after any write
+
 -- How fresh the mirror is: from the modification in Zoho to its being visible here, over the last day, by lane.
 CREATE OR REPLACE VIEW freshness AS
 SELECT lane, last_success_at, coalesce(changes, 0) AS changes, p50, p95, p99

@@ -15,7 +15,6 @@ from typing import Literal
 from processors.errors import LeaseLost
 from processors.store.certificates import Certificate
 from processors.store.database import Connection, Row, only_row
-from processors.store.products import CONTENT_COLUMNS, Content, Current, current_from_row
 from processors.store.queries import Queries
 
 RunKind = Literal["full", "recent"]
@@ -130,15 +129,6 @@ class Unusable:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """What Zoho's list says of one item, as far as it fills columns."""
-
-    item_id: str
-    content: Content
-    modified_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class Prospects:
     """What is known before a run is opened."""
 
@@ -239,26 +229,21 @@ def advance(
     run: Run,
     counts: Counts,
     *,
-    pages: int = 0,
+    page: KeptPage | None = None,
     read_to: int | None = None,
     newest_modified_at: datetime | None = None,
 ) -> None:
-    """Note progress, in the transaction that also holds what was done.
+    """Note progress, and the page that it was, in the transaction that also holds what was done.
 
     Raises:
         LeaseLost: somebody else works on the run now; the transaction must not be committed.
     """
     parameters: Row = {field.name: getattr(counts, field.name) for field in fields(Counts)}
     parameters |= {"run_id": run.id, "attempt": run.attempts, "lease": LEASE}
-    parameters |= {"pages": pages, "read_to": read_to, "newest_modified_at": newest_modified_at}
+    parameters |= {"item_ids": page and list(page.item_ids), "last_created_at": page and page.last_created_at}
+    parameters |= {"read_to": read_to, "newest_modified_at": newest_modified_at}
     if connection.execute(_queries.advance, parameters).fetchone() is None:
         raise _lost(run)
-
-
-def keep_page(connection: Connection, run: Run, page: KeptPage) -> None:
-    """Keep what the page just noted by `advance` showed."""
-    parameters = {"run_id": run.id, "item_ids": list(page.item_ids), "last_created_at": page.last_created_at}
-    connection.execute(_queries.keep_page, parameters)
 
 
 def last_page(connection: Connection, run: Run) -> KeptPage | None:
@@ -381,18 +366,6 @@ def take_due(connection: Connection, *, grace: timedelta, patience: timedelta) -
 def give_back(connection: Connection, run_ids: Sequence[int]) -> None:
     """Undo `take_due`."""
     connection.execute(_queries.give_back_runs, {"run_ids": list(run_ids)})
-
-
-def compare(connection: Connection, listed: Sequence[Listed]) -> dict[str, Current]:
-    """Return what is known of those items whose rows differ from what Zoho's list says of them."""
-    parameters: Row = {
-        "item_id": [each.item_id for each in listed],
-        "zoho_last_modified_at": [each.modified_at for each in listed],
-    }
-    for column in CONTENT_COLUMNS:
-        parameters[column] = [getattr(each.content, column) for each in listed]
-    cursor = connection.execute(_queries.compare, parameters)
-    return {row["item_id"]: current_from_row(row) for row in cursor.fetchall()}
 
 
 def _lost(run: Run) -> LeaseLost:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -20,8 +20,6 @@ from itertools import pairwise
 from time import perf_counter
 from typing import Protocol
 
-import psycopg
-from psycopg.errors import ProgramLimitExceeded, StatementTooComplex
 from structlog.contextvars import bound_contextvars
 
 from processors import logs
@@ -38,15 +36,15 @@ from processors.store import certificates, runs, settlement
 from processors.store import drift as drift_store
 from processors.store.database import AWAY, Connection, Pool, encode_json
 from processors.store.products import NOT_DRIFT, Current
-from processors.store.runs import Check, Counts, KeptPage, Listed, Run, RunState, Unusable, WebhookState
-from processors.store.settlement import ItemDecision
-from processors.workflows import drift, leases, merging, paging
-from processors.workflows.drift import Miss
-from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
+from processors.store.runs import Check, KeptPage, Run, RunState, WebhookState
+from processors.workflows import leases, merging, paging, steps
+from processors.workflows.listed_pages import decide_page
+from processors.workflows.merging import Decision
 from processors.workflows.paging import Frontier, Listing, Pace, ReadPage, Window
+from processors.workflows.steps import Step
 from processors.zoho import items
 from processors.zoho.items import Fields
-from processors.zoho.listing import ListedItem, ListedPage
+from processors.zoho.listing import ListedPage
 
 LONGEST_STRETCH = timedelta(minutes=4)
 """After so long a worker lets go of a run between two pages; whoever is free goes on."""
@@ -60,9 +58,6 @@ _CHECKED_TOGETHER = 100
 # A sweep that would tombstone no more than this is never held, whatever share that is.
 _NEVER_HELD = 10
 _SAMPLE = 5
-_MOST_ROUNDS = 10
-# What is wrong with the values themselves, and would be the next time.
-_REFUSED = (psycopg.DataError, ProgramLimitExceeded, StatementTooComplex)
 
 _log = logs.get(__name__)
 
@@ -87,18 +82,6 @@ class Zoho(Protocol):
         run_id: int,
     ) -> ListedPage:
         """Return one page of the list."""
-
-
-@dataclass(slots=True)
-class _Step:
-    """What one transaction of a run does."""
-
-    counts: Counts = field(default_factory=Counts)
-    writes: list[Miss] = field(default_factory=list)
-    doubts: list[tuple[str, str]] = field(default_factory=list)
-    unusable: list[Unusable] = field(default_factory=list)
-    cleared: list[str] = field(default_factory=list)
-    """Checks that are answered by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,17 +230,16 @@ class Reconciler:
         started = perf_counter()
         asked_at = datetime.now(UTC)
         page = paging.kept(read.page)
-        times = [item.body.modified_at for item in read.page.items if item.body and item.body.modified_at]
+        times = [item.modified_at for item in read.page.items if item.modified_at]
 
-        def note(connection: Connection, step: _Step) -> None:
+        def note(connection: Connection, step: Step) -> None:
             newest = max(times, default=None)
-            runs.advance(connection, run, step.counts, pages=1, read_to=read.read_to, newest_modified_at=newest)
-            runs.keep_page(connection, run, page)
+            runs.advance(connection, run, step.counts, page=page, read_to=read.read_to, newest_modified_at=newest)
 
         known_before = frozenset(before.item_ids) if before else frozenset()
         with self.pool.connection() as connection:
-            decide = partial(_decide_page, connection, read.page.items, known_before, asked_at)
-            step = _commit(connection, run, decide, note)
+            decide = partial(decide_page, connection, read.page.items, known_before, asked_at)
+            step = steps.commit(connection, run, decide, note)
         _log.info(
             "page.merged",
             items=len(read.page.items),
@@ -296,14 +278,14 @@ class Reconciler:
     def _pass_over(self, run: Run, check: Check, error: Exception) -> None:
         """Keep an item that Zoho will not give as one that cannot be used: it stops nothing."""
 
-        def decide(_refused: Mapping[str, Exception], _beaten: AbstractSet[str]) -> _Step:
-            step = _Step(cleared=[check.item_id])
+        def decide(_refused: Mapping[str, Exception], _beaten: AbstractSet[str]) -> Step:
+            step = Step(cleared=[check.item_id])
             # Replayed, this body has the item fetched.
-            _keep_unusable(step, check.item_id, encode_json({"item_id": check.item_id}), error)
+            step.keep_unusable(check.item_id, encode_json({"item_id": check.item_id}), error)
             return step
 
         with self.pool.connection() as connection:
-            _commit(connection, run, decide, partial(_note_checks, run))
+            steps.commit(connection, run, decide, partial(_note_checks, run))
         _log.warning("item.passed_over", item_id=check.item_id, error_class=type(error).__name__, error=str(error))
 
     def _ask_for(self, run: Run, checks: Sequence[Check]) -> int:
@@ -324,7 +306,7 @@ class Reconciler:
         checks = [check for check in checks if check.item_id in answers]
         decide = partial(_decide_checks, checks, known, answers, asked_at)
         with self.pool.connection() as connection:
-            step = _commit(connection, run, decide, partial(_note_checks, run))
+            step = steps.commit(connection, run, decide, partial(_note_checks, run))
         for check in checks:
             is_there = answers[check.item_id] is not None
             _log.info("item.checked", item_id=check.item_id, reason=check.reason, is_there=is_there)
@@ -392,101 +374,16 @@ class Reconciler:
 
 
 def _is_in_order(page: ListedPage) -> bool:
-    times = [item.body.modified_at if item.body else None for item in page.items]
-    known = [at for at in times if at is not None]
-    return len(known) == len(times) > 0 and all(earlier <= later for later, earlier in pairwise(known))
+    known = [item.modified_at for item in page.items if item.modified_at is not None]
+    return len(known) == len(page.items) > 0 and all(earlier <= later for later, earlier in pairwise(known))
 
 
 def _is_older(page: ListedPage, since: datetime) -> bool:
     """Tell whether the last item of a page was modified before; a bare date may be a day of any zone."""
-    body = page.items[-1].body
-    if body is None or body.modified_at is None:
+    last = page.items[-1]
+    if last.modified_at is None:
         return False
-    return body.modified_at + (merging.DAY_IN_ANY_ZONE if body.is_day_only else timedelta()) < since
-
-
-def _decide_page(
-    connection: Connection,
-    page: Sequence[ListedItem],
-    known_before: frozenset[str],
-    asked_at: datetime,
-    refused: Mapping[str, Exception],
-    _beaten: AbstractSet[str],
-) -> _Step:
-    """Decide what a page does; what the page before it showed already is not counted again."""
-    step = _Step()
-    listed: dict[str, ListedItem] = {}
-    for item in page:
-        if item.item_id is None or item.body is None:
-            step.counts.seen += item.key not in known_before
-            _keep(step, item.item_id, item.raw, partial(_read_whole, item), is_counted=item.key not in known_before)
-        else:
-            listed[item.item_id] = item
-    bodies = {item_id: item.body for item_id, item in listed.items() if item.body is not None}
-    known = runs.compare(connection, [Listed(i, body.content, body.modified_at) for i, body in bodies.items()])
-    is_counted = {item_id: item_id not in known_before for item_id in listed}
-    step.counts.seen += sum(is_counted.values())
-    for item_id, item in listed.items():
-        if item_id in refused:
-            _keep_unusable(step, item_id, item.raw, refused[item_id], is_counted=is_counted[item_id])
-        elif item_id not in known:
-            step.counts.unchanged += is_counted[item_id]
-        else:
-            decide = partial(_decide_listed, item, item_id, known[item_id], asked_at)
-            decided = _keep(step, item_id, item.raw, decide, is_counted=is_counted[item_id])
-            if decided is not None:
-                _take_down(step, item_id, known[item_id], decided, is_counted=is_counted[item_id])
-    return step
-
-
-def _read_whole(item: ListedItem) -> Decision:
-    item.read()
-    message = "Zoho lists this item in a form that cannot be read"
-    raise PermanentError(message)
-
-
-def _decide_listed(item: ListedItem, item_id: str, current: Current, asked_at: datetime) -> Decision:
-    assert item.body is not None, "an item without a body is kept as unusable"
-    # Of the mapped keys it was read already; what it added to them stays.
-    body = replace(item.body, fields={**item.body.fields, **item.read()})
-    if body.notes:
-        _log.warning("item.odd", item_id=item_id, warnings=list(body.notes))
-    return merging.decide_listed(current, item_id, body, asked_at)
-
-
-def _keep(
-    step: _Step, item_id: str | None, body: bytes, decide: Callable[[], Decision], *, is_counted: bool = True
-) -> Decision | None:
-    """Decide, or keep the item as one that cannot be used: one bad item stops nothing."""
-    try:
-        return decide()
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with one item must not stop the others
-        _keep_unusable(step, item_id, body, error, is_counted=is_counted)
-        return None
-
-
-def _keep_unusable(step: _Step, item_id: str | None, body: bytes, error: Exception, *, is_counted: bool = True) -> None:
-    step.unusable.append(Unusable(item_id, body, error))
-    step.counts.failed += is_counted
-
-
-def _take_down(step: _Step, item_id: str, current: Current, decided: Decision, *, is_counted: bool = True) -> None:
-    match decided:
-        case FetchNeeded(reason):
-            step.doubts.append((item_id, reason))
-        case Settled():
-            step.counts.unchanged += is_counted
-        case Write(outcome, product, changes):
-            step.writes.append(Miss(item_id, current, product, changes))
-            match outcome:
-                case "created":
-                    step.counts.created += 1
-                case "tombstoned":
-                    step.counts.deleted += 1
-                case "updated":
-                    step.counts.updated += 1
-                case _:
-                    step.counts.unchanged += is_counted
+    return last.modified_at + (merging.DAY_IN_ANY_ZONE if last.body().is_day_only else timedelta()) < since
 
 
 def _decide_checks(
@@ -496,9 +393,9 @@ def _decide_checks(
     asked_at: datetime,
     refused: Mapping[str, Exception],
     beaten: AbstractSet[str],
-) -> _Step:
+) -> Step:
     """Decide what Zoho's answers for single items do; the answers for `beaten` may be outdated, and decide nothing."""
-    step = _Step()
+    step = Step()
     for check in checks:
         if check.item_id in beaten:
             continue
@@ -506,12 +403,12 @@ def _decide_checks(
         step.cleared.append(check.item_id)
         step.counts.missed += check.is_suspect and fields is not None
         if fields is not None and check.item_id in refused:
-            _keep_unusable(step, check.item_id, encode_json(fields), refused[check.item_id])
+            step.keep_unusable(check.item_id, encode_json(fields), refused[check.item_id])
             continue
         decide = partial(_decide_answered, fields, check.item_id, current, asked_at)
-        decided = _keep(step, check.item_id, encode_json(fields), decide)
+        decided = step.attempt(check.item_id, encode_json(fields), decide)
         if decided is not None:
-            _take_down(step, check.item_id, current, decided, is_counted=fields is not None)
+            step.take_down(check.item_id, current, decided, is_counted=fields is not None)
     return step
 
 
@@ -519,7 +416,7 @@ def _decide_answered(fields: Fields | None, item_id: str, current: Current, aske
     return merging.decide_answer(current, merging.read_answer(item_id, fields, asked_at))
 
 
-def _note_checks(run: Run, connection: Connection, step: _Step) -> None:
+def _note_checks(run: Run, connection: Connection, step: Step) -> None:
     runs.advance(connection, run, step.counts)
     runs.clear_checks(connection, run, step.cleared)
 
@@ -540,70 +437,6 @@ def _require_a_whole_list(run: Run, checks: Sequence[Check], answers: Mapping[st
                 f"exists and was created at {created_at.isoformat()}: the list was not whole"
             )
             raise ListUntrustworthy(message)
-
-
-def _commit(
-    connection: Connection,
-    run: Run,
-    decide: Callable[[Mapping[str, Exception], AbstractSet[str]], _Step],
-    note: Callable[[Connection, _Step], None],
-) -> _Step:
-    """Decide and write, again where somebody else wrote one of the rows in between; return what was written.
-
-    `decide` is told of the items whose values Postgres refuses, and of those that were beaten to their row.
-
-    Raises:
-        LeaseLost: another worker has the run; nothing was written.
-        WrittenByOthers: it did not work out in many rounds.
-    """
-    refused: dict[str, Exception] = {}
-    beaten: set[str] = set()
-    for _round in range(_MOST_ROUNDS):
-        step = decide(refused, beaten)
-        decisions = _with_causes(connection, run, step.writes)
-        try:
-            with connection.transaction():
-                settled = settlement.settle(connection, decisions) if decisions else set()
-                lost = {decision.item_id for decision in decisions} - settled
-                if lost:
-                    beaten |= lost
-                    raise psycopg.Rollback
-                note(connection, step)
-                runs.add_checks(connection, run, step.doubts)
-                runs.keep_unusable(connection, run, step.unusable)
-                return step
-        except _REFUSED:
-            found = _find_refused(connection, decisions)
-            if not found:
-                raise
-            refused |= found
-    message = "its products were written by others again and again"
-    raise WrittenByOthers(message)
-
-
-def _with_causes(connection: Connection, run: Run, misses: Sequence[Miss]) -> list[ItemDecision]:
-    questions = [question for miss in misses if miss.changes and (question := drift.question(run, miss))]
-    evidence = drift_store.evidence(connection, questions)
-    decisions = []
-    for miss in misses:
-        decision = ItemDecision(miss.item_id, miss.current, miss.product)
-        # Where a row was altered here, that it was is part of its history, even if no column shows it.
-        if miss.changes or miss.is_altered:
-            decision.changes.append(drift.change(run, miss, evidence.get(miss.item_id)))
-        decisions.append(decision)
-    return decisions
-
-
-def _find_refused(connection: Connection, decisions: Sequence[ItemDecision]) -> dict[str, Exception]:
-    """Find out whose values Postgres refuses, writing nothing."""
-    refused: dict[str, Exception] = {}
-    for decision in decisions:
-        try:
-            with connection.transaction(force_rollback=True):
-                settlement.settle(connection, [decision])
-        except _REFUSED as error:
-            refused[decision.item_id] = error
-    return refused
 
 
 def _watermark(run: Run) -> datetime | None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import resources
 from typing import Any, Final
 
 import msgspec
@@ -32,7 +33,7 @@ class _Page(msgspec.Struct):
 
 
 class _Mapped(msgspec.Struct):
-    """The keys of an item that fill columns or say how to read it; odd values are the business of `items`."""
+    """The keys of an item that say something to the mirror; odd values are the business of `items`."""
 
     item_id: Any = msgspec.UNSET
     name: Any = msgspec.UNSET
@@ -51,10 +52,23 @@ class _Mapped(msgspec.Struct):
 
 
 _KEYS = _Mapped.__struct_fields__
+# What a glance reads; the other keys stay the bytes that were received.
+_GLANCED_AT: Final = (_ID_KEY, "created_time", "last_modified_time")
+_Glance = msgspec.defstruct(
+    "_Glance",
+    [(key, Any, msgspec.UNSET) for key in _GLANCED_AT]
+    + [(key, msgspec.Raw, msgspec.Raw()) for key in _KEYS if key not in _GLANCED_AT],
+)
+# A release that reads items in another way gives them other digests, so that they are compared by their columns again.
+_READING: Final = hashlib.blake2b(
+    b"".join(resources.files(__package__).joinpath(name).read_bytes() for name in ("items.py", "listing.py")),
+    digest_size=16,
+)
 # Strings, so that what looks like structure within them does not count; and the structure.
 _SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
 _ITEMS_DEPTH = 2
 _decode_page = msgspec.json.Decoder(_Page).decode
+_decode_glance = msgspec.json.Decoder(_Glance, float_hook=items.read_number).decode
 _decode_mapped = msgspec.json.Decoder(_Mapped, float_hook=items.read_number).decode
 
 
@@ -66,14 +80,23 @@ class ListedItem:
     """As received."""
     item_id: str | None
     """None: there is no usable id in it."""
-    body: Body | None
-    """Of the mapped keys alone; None where they cannot be read."""
     created_at: datetime | None
+    modified_at: datetime | None
+    digest: bytes | None
+    """Of all that `body` would read, as it is written; None where that is too odd for a glance."""
 
     @property
     def key(self) -> str:
         """What it is recognised by on another page: its id, or something that stands in for one."""
         return self.item_id or f"!{hashlib.blake2b(self.raw, digest_size=16).hexdigest()}"
+
+    def body(self) -> Body:
+        """Return what fills columns.
+
+        Raises:
+            BodyUnreadable: it is no object, or nested too deeply.
+        """
+        return items.read_body(_mapped(self.raw))
 
     def read(self) -> Fields:
         """Return all of its keys.
@@ -174,17 +197,36 @@ def read_page(envelope: Mapping[str, Any], *, per_page: int) -> ListedPage | Non
 
 
 def _read_item(raw: bytes) -> ListedItem:
+    glance = _glance(raw)
+    if glance is not None:
+        item_id, created, modified, *values = msgspec.structs.astuple(glance)
+        return ListedItem(raw, item_id_of(item_id), time_of(created), time_of(modified), _digest(modified, values))
     try:
         fields = _mapped(raw)
-        item_id = item_id_of(fields.get(_ID_KEY))
-        return ListedItem(raw, item_id, items.read_body(fields), time_of(fields.get("created_time")))
     except BodyUnreadable:
-        return ListedItem(raw, None, None, None)
+        return ListedItem(raw, None, None, None, None)
+    item_id, created, modified = (fields.get(key) for key in _GLANCED_AT)
+    return ListedItem(raw, item_id_of(item_id), time_of(created), time_of(modified), None)
+
+
+def _glance(raw: bytes) -> msgspec.Struct | None:
+    if _has_escaped_nul(raw):
+        return None
+    try:
+        return _decode_glance(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _digest(modified: object, values: list[msgspec.Raw]) -> bytes:
+    # Each is one JSON value or nothing at all, so that no two lists of them are the same between commas.
+    digest = _READING.copy()
+    digest.update(b",".join((repr(modified).encode(), *values)))
+    return digest.digest()
 
 
 def _mapped(raw: bytes) -> Fields:
-    # An escaped NUL is legal JSON, and no text that Postgres takes.
-    if b"\\u0000" not in raw:
+    if not _has_escaped_nul(raw):
         try:
             mapped = _decode_mapped(raw)
             values = zip(_KEYS, msgspec.structs.astuple(mapped), strict=True)
@@ -196,3 +238,8 @@ def _mapped(raw: bytes) -> Fields:
         message = "an item of Zoho's list is no object"
         raise BodyUnreadable(message)
     return {key: fields[key] for key in _KEYS if key in fields}
+
+
+def _has_escaped_nul(raw: bytes) -> bool:
+    # It is legal JSON, and no text that Postgres takes.
+    return b"\\u0000" in raw

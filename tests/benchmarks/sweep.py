@@ -74,8 +74,8 @@ ALTER TABLE floor_digests SET (autovacuum_enabled = false);
 ALTER TABLE peer_products SET (autovacuum_enabled = false, toast.autovacuum_enabled = false);
 """
 _EMPTY = """
-TRUNCATE products, product_changes, events, reconciliation_runs, run_pages, run_checks, api_calls, floor_products,
-         peer_products;
+TRUNCATE products, product_changes, events, reconciliation_runs, run_pages, run_checks, listed_digests, api_calls,
+         floor_products, peer_products;
 """
 _SETTLE_DOWN = "VACUUM (ANALYZE) products, product_changes"
 _MOMENT = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint, pg_current_wal_insert_lsn()::text"

@@ -18,12 +18,13 @@ from processors.store.products import CONTENT_COLUMNS
 from processors.store.queries import Queries
 from tests.store.test_schema import numbered, sequential_scans
 
+COMPARISON = Queries("comparison.sql")
 RUNS = Queries("runs.sql")
 DRIFT = Queries("drift.sql")
 INSIGHTS = Queries("insights.sql")
 NOW = datetime.now(UTC)
 SECOND = timedelta(seconds=1)
-LARGE = {"products", "events", "product_changes", "run_checks", "api_calls"}
+LARGE = {"products", "listed_digests", "events", "product_changes", "run_checks", "api_calls"}
 """Tables whose size grows with the catalogue and with what happens to it."""
 
 ITEM_IDS = [str(number * 97 + 1) for number in range(200)]
@@ -34,6 +35,8 @@ COMPARE: dict[str, Any] = {
     "name": [f"Product {item_id}" for item_id in ITEM_IDS],
     "is_active": [True] * 200,
 }
+DIGESTS: dict[str, Any] = {"item_id": ITEM_IDS, "digest": [b"d" * 16] * 200}
+KEPT: dict[str, Any] = {**DIGESTS, "revision": [1] * 200, "row_version": [None, "1000"] * 100}
 EVIDENCE: dict[str, Any] = {
     "item_id": ITEM_IDS[:40],
     "kind": ["changed"] * 40,
@@ -44,13 +47,16 @@ PROGRESS: dict[str, Any] = {
     "run_id": 4999,
     "attempt": 1,
     "lease": SECOND,
-    "pages": 1,
+    "item_ids": ITEM_IDS,
+    "last_created_at": NOW,
     "read_to": 200,
     "newest_modified_at": NOW,
     **dict.fromkeys(("seen", "created", "updated", "unchanged", "failed", "deleted", "missed"), 1),
 }
 PLANNED: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "compare a page": (RUNS.compare, COMPARE),
+    "compare by digest": (COMPARISON.by_digest, DIGESTS),
+    "compare by columns": (COMPARISON.by_columns, COMPARE),
+    "keep digests": (COMPARISON.keep_digests, KEPT),
     "advance": (RUNS.advance, PROGRESS),
     "take due runs": (RUNS.take_due_runs, {"grace": SECOND, "patience": SECOND}),
     "claim": (RUNS.claim_run, {"run_id": 4999, "worker": "w", "lease": SECOND}),
@@ -80,6 +86,8 @@ def filled(postgres: LocalPostgres) -> Iterator[Pool]:
                INSERT INTO products (zoho_item_id, name, sku, zoho_last_modified_at, raw)
                SELECT n::text, 'Product ' || n, 'SKU-' || n, now(), to_jsonb(pg_temp.noise(n))
                  FROM generate_series(1, 20000) AS n;
+               INSERT INTO listed_digests
+               SELECT zoho_item_id, sha256(zoho_item_id::bytea), revision, xmin FROM products;
                INSERT INTO events (item_id, received_at, state, outcome, processed_at, fingerprint, body)
                SELECT (n % 5000 + 1)::text, now() - n * interval '15 minutes', 'processed', 'updated',
                       now() - n * interval '15 minutes', sha256(n::text::bytea), pg_temp.noise(n)::bytea
@@ -144,16 +152,21 @@ def test_the_same_statements_use_indexes_once_they_are_prepared(filled: Pool) ->
         assert planned_for_any(connection) == {}
 
 
-def test_a_page_is_compared_by_key_before_the_products_were_ever_analyzed(filled: Pool) -> None:
-    compare = RUNS.compare
+def test_a_page_is_compared_by_key_before_anything_was_ever_analyzed(filled: Pool) -> None:
     with filled.connection() as connection, connection.transaction(force_rollback=True):
-        connection.execute("CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM products")
-        connection.execute("TRUNCATE products")
-        connection.execute("INSERT INTO products SELECT * FROM kept")
-        (row,) = connection.execute("EXPLAIN (FORMAT JSON) " + compare, COMPARE).fetchall()
-        assert read_whole(row["QUERY PLAN"]) == []
-        result = connection.pgconn.exec_(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {numbered(compare)}".encode())
-        assert read_whole(json.loads(result.get_value(0, 0) or b"")) == []
+        for table in ("products", "listed_digests"):
+            connection.execute(f"CREATE TEMPORARY TABLE kept_{table} ON COMMIT DROP AS SELECT * FROM {table}")
+            connection.execute(f"TRUNCATE {table}")
+            connection.execute(f"INSERT INTO {table} SELECT * FROM kept_{table}")
+        for statement, parameters in (
+            (COMPARISON.by_digest, DIGESTS),
+            (COMPARISON.by_columns, COMPARE),
+            (COMPARISON.keep_digests, KEPT),
+        ):
+            (row,) = connection.execute("EXPLAIN (FORMAT JSON) " + statement, parameters).fetchall()
+            assert read_whole(row["QUERY PLAN"]) == []
+            result = connection.pgconn.exec_(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {numbered(statement)}".encode())
+            assert read_whole(json.loads(result.get_value(0, 0) or b"")) == []
 
 
 def test_a_plan_that_reads_a_large_table_would_be_found(filled: Pool) -> None:

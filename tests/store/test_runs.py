@@ -1,26 +1,21 @@
-"""The runs' rows: one of a kind at a time, worked on by whoever claimed it last, and what a page differs in."""
+"""The runs' rows: one of a kind at a time, worked on by whoever claimed it last."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from processors.errors import LeaseLost
 from processors.store import runs
 from processors.store.certificates import Certificate
 from processors.store.database import Connection, Pool
-from processors.store.products import CONTENT_COLUMNS, Content
-from processors.store.runs import Check, Counts, KeptPage, Listed, Run, RunKind, RunState, Unusable
+from processors.store.runs import Check, Counts, KeptPage, Run, RunKind, RunState, Unusable
 from processors.workflows import browsing
-from tests.workflows.scene import Scene, fields, run_together
+from tests.workflows.scene import Scene, run_together
 
 HOUR = timedelta(hours=1)
 MOMENT = datetime(2026, 10, 5, 12, tzinfo=UTC)
@@ -28,6 +23,7 @@ GRACE = timedelta(seconds=2)
 PATIENCE = timedelta(seconds=10)
 INCOMPLETE: tuple[RunState, ...] = ("partial", "held", "failed")
 ENDS: tuple[RunState, ...] = ("complete", *INCOMPLETE)
+PAGE = KeptPage(["1"], MOMENT)
 
 
 def opened(connection: Connection, kind: RunKind = "full") -> Run:
@@ -58,10 +54,8 @@ def let_lapse(connection: Connection, by: timedelta = HOUR) -> None:
     connection.execute("UPDATE reconciliation_runs SET claimable_at = now() - %s::interval", [by])
 
 
-def product(connection: Connection, item_id: str, content: Content | None = None, **columns: Any) -> None:
+def product(connection: Connection, item_id: str, **columns: Any) -> None:
     values = {"zoho_item_id": item_id, "zoho_last_modified_at": MOMENT, "created_at": MOMENT, **columns}
-    for column in CONTENT_COLUMNS if content else ():
-        values[column] = getattr(content, column)
     names = ", ".join(values)
     places = ", ".join(f"%({name})s" for name in values)
     connection.execute(f"INSERT INTO products ({names}) VALUES ({places})", values)
@@ -203,7 +197,7 @@ def test_whoever_was_frozen_past_his_lease_does_nothing_more(connection: Connect
     assert not runs.renew_lease(connection, frozen)
     assert not runs.release(connection, frozen, wait=timedelta())
     with pytest.raises(LeaseLost):
-        runs.advance(connection, frozen, Counts(seen=1), pages=1)
+        runs.advance(connection, frozen, Counts(seen=1), page=PAGE)
     with pytest.raises(LeaseLost):
         runs.end_listing(connection, frozen)
     with pytest.raises(LeaseLost):
@@ -214,7 +208,7 @@ def test_whoever_was_frozen_past_his_lease_does_nothing_more(connection: Connect
 def test_a_lapsed_lease_that_nobody_took_is_still_good(connection: Connection) -> None:
     run = working(connection)
     let_lapse(connection)
-    runs.advance(connection, run, Counts(), pages=1)
+    runs.advance(connection, run, Counts(), page=PAGE)
     assert now(connection, run).pages == 1
     assert runs.claim(connection, run.id, worker="other") is None
 
@@ -225,8 +219,8 @@ def test_a_lapsed_lease_that_nobody_took_is_still_good(connection: Connection) -
 def test_progress_adds_up(connection: Connection) -> None:
     run = working(connection)
     counts = Counts(seen=5, created=1, updated=2, unchanged=3, failed=4, deleted=6, missed=7)
-    runs.advance(connection, run, counts, pages=1, read_to=200, newest_modified_at=MOMENT)
-    runs.advance(connection, run, counts, pages=1, read_to=400, newest_modified_at=MOMENT - HOUR)
+    runs.advance(connection, run, counts, page=PAGE, read_to=200, newest_modified_at=MOMENT)
+    runs.advance(connection, run, counts, page=PAGE, read_to=400, newest_modified_at=MOMENT - HOUR)
     runs.advance(connection, run, Counts())
     made = now(connection, run)
     assert (made.pages, made.read_to, made.newest_modified_at) == (2, 400, MOMENT)
@@ -248,8 +242,7 @@ def test_the_last_page_is_kept_with_the_run(connection: Connection) -> None:
     run = working(connection)
     assert runs.last_page(connection, run) is None
     for page in (KeptPage(["1", "2"], MOMENT), KeptPage(["3"], None), KeptPage([], None)):
-        runs.advance(connection, run, Counts(), pages=1)
-        runs.keep_page(connection, run, page)
+        runs.advance(connection, run, Counts(), page=page)
         assert runs.last_page(connection, run) == page
     assert runs.last_page(connection, working(connection, "recent")) is None
 
@@ -273,8 +266,7 @@ def test_what_cannot_be_applied_is_kept_once_as_a_dead_event(scene: Scene, conne
 
 def listing_of(connection: Connection, run: Run, *pages: Sequence[str]) -> None:
     for page in pages:
-        runs.advance(connection, run, Counts(seen=len(page)), pages=1)
-        runs.keep_page(connection, run, KeptPage(page, MOMENT if page else None))
+        runs.advance(connection, run, Counts(seen=len(page)), page=KeptPage(page, MOMENT if page else None))
 
 
 def checks(connection: Connection, run: Run, *, is_suspect: bool, most: int = 100) -> list[str]:
@@ -606,131 +598,3 @@ def test_only_live_products_are_counted(connection: Connection) -> None:
     product(connection, "1")
     product(connection, "2", deleted_at=MOMENT)
     assert runs.count_products(connection) == 1
-
-
-# Compared
-
-CONTENT = Content(
-    name="Mug",
-    sku="MUG",
-    description="Big",
-    price=Decimal("12.50"),
-    stock_quantity=7,
-    stock_on_hand=Decimal("7.25"),
-    is_active=True,
-    category_id="1",
-    category_name="Kitchen",
-    brand="Hearthline",
-    unit="pcs",
-)
-
-
-def differing(connection: Connection, *listed: Listed) -> set[str]:
-    return set(runs.compare(connection, listed))
-
-
-def test_what_is_as_its_row_says_is_not_returned(connection: Connection) -> None:
-    product(connection, "1", CONTENT)
-    assert differing(connection, Listed("1", CONTENT, MOMENT)) == set()
-    assert differing(connection) == set()
-
-
-def test_a_row_that_differs_comes_with_what_is_known_of_it(scene: Scene, connection: Connection) -> None:
-    scene.apply(scene.changed(fields()))
-    listed = Listed(fields()["item_id"], CONTENT, MOMENT)
-    (current,) = runs.compare(connection, [listed]).values()
-    assert current.product is not None
-    assert (current.product.raw, current.product.content.price, current.revision) == (fields(), Decimal("12.50"), 1)
-    assert current.written_at is not None
-
-
-def test_an_item_without_a_row_comes_with_its_absences(scene: Scene, connection: Connection) -> None:
-    scene.apply(scene.deleted("1"), scene.deleted("1"))
-    known = runs.compare(connection, [Listed("1", CONTENT, MOMENT), Listed("2", CONTENT, MOMENT)])
-    assert {item_id: (current.product, current.revision, current.absences) for item_id, current in known.items()} == {
-        "1": (None, 0, 2),
-        "2": (None, 0, 0),
-    }
-
-
-def test_a_row_that_is_tombstoned_or_was_altered_differs_whatever_it_says(connection: Connection) -> None:
-    product(connection, "tombstoned", CONTENT, deleted_at=MOMENT)
-    product(connection, "altered", CONTENT, altered_at=MOMENT)
-    product(connection, "neither", CONTENT)
-    listed = [Listed(item_id, CONTENT, MOMENT) for item_id in ("tombstoned", "altered", "neither")]
-    assert differing(connection, *listed) == {"tombstoned", "altered"}
-
-
-def test_a_row_of_another_time_differs(connection: Connection) -> None:
-    times = (MOMENT, MOMENT + timedelta(seconds=1), MOMENT - HOUR, None)
-    for number, modified_at in enumerate(times):
-        product(connection, str(number), CONTENT, zoho_last_modified_at=modified_at)
-    for modified_at in times:
-        listed = [Listed(str(number), CONTENT, modified_at) for number in range(len(times))]
-        assert differing(connection, *listed) == {str(n) for n, time in enumerate(times) if time != modified_at}
-
-
-def test_numbers_of_the_same_value_do_not_differ(connection: Connection) -> None:
-    product(connection, "1", CONTENT)
-    for written in ("12.5", "12.500", "012.50", "1.250E+1"):
-        same = replace(CONTENT, price=Decimal(written), stock_on_hand=Decimal("7.250000"))
-        assert differing(connection, Listed("1", same, MOMENT)) == set(), written
-
-
-TEXTS = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
-NUMBERS = st.none() | st.decimals(-(10**9), 10**9, places=3)
-COLUMNS: dict[str, st.SearchStrategy[Any]] = {
-    "name": TEXTS.filter(lambda text: text is not None),
-    "sku": TEXTS,
-    "description": TEXTS,
-    "price": NUMBERS,
-    "stock_quantity": st.none() | st.integers(-(2**31), 2**31 - 1),
-    "stock_on_hand": NUMBERS,
-    "is_active": st.booleans(),
-    "category_id": TEXTS,
-    "category_name": TEXTS,
-    "brand": TEXTS,
-    "unit": TEXTS,
-}
-CONTENTS = st.builds(Content, **COLUMNS)
-
-
-@st.composite
-def pairs(draw: st.DrawFn) -> tuple[Content, Content]:
-    """A row, and what is listed of it: the same, or with one column drawn anew."""
-    row = draw(CONTENTS)
-    column = draw(st.none() | st.sampled_from(CONTENT_COLUMNS))
-    return row, replace(row, **{column: draw(COLUMNS[column])}) if column else row
-
-
-def test_every_column_is_compared() -> None:
-    assert COLUMNS.keys() == set(CONTENT_COLUMNS)
-
-
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(pairs(), min_size=1, max_size=8))
-def test_exactly_what_differs_in_a_column_is_returned(
-    connection: Connection, rows_and_listed: list[tuple[Content, Content]]
-) -> None:
-    connection.execute("DELETE FROM products")
-    for number, (row, _) in enumerate(rows_and_listed):
-        product(connection, str(number), row)
-    listed = [Listed(str(number), content, MOMENT) for number, (_, content) in enumerate(rows_and_listed)]
-    found = runs.compare(connection, listed)
-    assert found.keys() == {str(number) for number, (row, said) in enumerate(rows_and_listed) if row != said}
-    for item_id, current in found.items():
-        assert current.product is not None
-        assert current.product.content == rows_and_listed[int(item_id)][0]
-
-
-def test_a_column_that_is_null_differs_from_one_that_is_not(connection: Connection) -> None:
-    empty: dict[str, Any] = {**dict.fromkeys(CONTENT_COLUMNS), "name": "", "is_active": False}
-    emptied = {column: replace(CONTENT, **{column: empty[column]}) for column in CONTENT_COLUMNS}
-    for column, content in emptied.items():
-        product(connection, f"full {column}", CONTENT)
-        product(connection, f"empty {column}", content)
-    swapped = [Listed(f"full {column}", content, MOMENT) for column, content in emptied.items()]
-    swapped += [Listed(f"empty {column}", CONTENT, MOMENT) for column in emptied]
-    assert differing(connection, *swapped) == {listed.item_id for listed in swapped}
-    as_they_are = [Listed(f"empty {column}", content, MOMENT) for column, content in emptied.items()]
-    assert differing(connection, *as_they_are) == set()

@@ -152,7 +152,7 @@ def at(number: int) -> datetime:
 
 
 def page_of(numbers: Sequence[int], *, has_more: bool, per_page: int | None) -> ListedPage:
-    items = tuple(ListedItem(b"", str(number), None, at(number)) for number in numbers)
+    items = tuple(ListedItem(b"", str(number), at(number), None, None) for number in numbers)
     return ListedPage(items, has_more, per_page)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,11 +14,13 @@ import httpx
 import pytest
 
 from processors.errors import RunRefused
-from processors.store import drift
+from processors.store import comparison, drift
 from processors.store.audit import Requester
-from processors.store.database import encode_json
+from processors.store.comparison import Comparison, Listed
+from processors.store.database import Connection, encode_json
 from processors.store.runs import Run
 from processors.workflows import insights, operations
+from processors.zoho import listing
 from simulator import Fault
 from tests.workflows.runs_scene import LIST, SECOND, Publisher, Shop
 
@@ -53,6 +57,79 @@ def test_a_second_run_costs_a_call_for_each_page_and_writes_no_row(shop: Shop) -
     assert (run.seen, run.unchanged, run.created, run.updated) == (1_000, 1_000, 0, 0)
     assert shop.causes(run) == {}
     assert shop.rows() == before
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The items that are compared by their columns."""
+    compared: list[str] = []
+    by_columns = comparison.by_columns
+
+    def noting(connection: Connection, listed: Sequence[Listed]) -> Comparison:
+        compared.extend(each.item_id for each in listed)
+        return by_columns(connection, listed)
+
+    monkeypatch.setattr(comparison, "by_columns", noting)
+    return compared
+
+
+def test_only_what_no_digest_tells_of_is_compared_by_its_columns(shop: Shop, compared: list[str]) -> None:
+    ids = shop.stock(300)
+    for _ in range(2):
+        shop.complete()
+        assert compared == []
+    shop.catalogue.edit(ids[0], webhook=False, rate=Decimal(13))
+    shop.settle(shop.deliver(shop.catalogue.get(ids[0])))
+    shop.alter(ids[1], "price = 1")
+    shop.catalogue.edit(ids[2], webhook=False, rate=Decimal(14))
+    shop.complete()
+    assert sorted(compared) == sorted(ids[:3])
+    # What Zoho said of a single item is not the list's word for it.
+    for differing in ([ids[1]], []):
+        compared.clear()
+        shop.complete()
+        assert compared == differing
+    assert shop.differences() == {}
+
+
+def test_a_list_that_spells_each_item_anew_each_time_is_known_all_the_same(shop: Shop, compared: list[str]) -> None:
+    shop.stock(30)
+    times = itertools.count()
+
+    def with_expiring_pictures(path: str, answer: Any) -> Any:
+        if path == "/items":
+            answer["items"] = [{"image_url": f"?{next(times)}", **item} for item in answer["items"]]
+        return answer
+
+    shop.line.answers = with_expiring_pictures
+    for _ in range(2):
+        shop.complete()
+    assert compared == []
+    assert next(times) >= 60
+
+
+def test_a_release_that_reads_items_in_another_way_compares_them_anew(
+    shop: Shop, compared: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = shop.stock(30)
+    shop.complete()
+    before = shop.rows()
+    monkeypatch.setattr(listing, "_READING", hashlib.blake2b(b"another", digest_size=16))
+    run = shop.complete()
+    assert (sorted(compared), run.unchanged, shop.rows()) == (sorted(ids), 30, before)
+    shop.complete()
+    assert len(compared) == 30
+
+
+def test_a_row_that_was_written_past_its_trigger_is_put_right(shop: Shop) -> None:
+    ids = shop.stock(30)
+    shop.complete()
+    with shop.pool.connection() as connection, connection.transaction():
+        connection.execute("SET LOCAL session_replication_role = replica")
+        connection.execute("UPDATE products SET price = price + 1 WHERE zoho_item_id = %s", [ids[7]])
+    assert shop.differences().keys() == {ids[7]}
+    run = shop.complete()
+    assert (run.updated, shop.differences()) == (1, {})
 
 
 def test_whatever_went_wrong_is_repaired_counted_and_explained_and_then_all_is_well(shop: Shop) -> None:

@@ -1,7 +1,8 @@
 -- Drift: why a sweep had to make a change that a webhook should have made.
 
 -- name: evidence
--- What is known of deliveries for some items since the time when each became wrong.
+-- What is known of deliveries for some items since the time when each became wrong. For the SELECTs around the arrays
+-- see comparison.sql.
 SELECT changed.item_id,
        coalesce(bool_or(events.state = 'dead'), false) AS has_dead_event,
        coalesce(bool_or(events.state IN ('recorded', 'queued', 'processing')), false) AS has_unfinished_event,
@@ -12,7 +13,8 @@ SELECT changed.item_id,
                 WHERE route = changed.kind
                   AND hour >= date_trunc('hour', since)
                   AND hour <= coalesce(until, now())) AS has_rejections
-  FROM unnest(%(item_id)b::text[], %(kind)b::text[], %(since)b::timestamptz[], %(until)b::timestamptz[])
+  FROM unnest((SELECT %(item_id)b::text[]), (SELECT %(kind)b::text[]), (SELECT %(since)b::timestamptz[]),
+              (SELECT %(until)b::timestamptz[]))
        AS changed (item_id, kind, since, until)
   LEFT JOIN events ON events.item_id = changed.item_id
                   AND events.kind = changed.kind

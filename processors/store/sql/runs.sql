@@ -107,30 +107,32 @@ UPDATE reconciliation_runs
 RETURNING id;
 
 -- name: advance
--- Note what was done, together with its effects, in one transaction; no row: the lease was lost, and nothing is to be
--- committed.
-UPDATE reconciliation_runs
-   SET claimable_at = now() + %(lease)s::interval,
-       pages = pages + %(pages)s,
-       read_to = coalesce(%(read_to)s, read_to),
-       newest_modified_at = greatest(newest_modified_at, %(newest_modified_at)s),
-       seen = seen + %(seen)s,
-       created = created + %(created)s,
-       updated = updated + %(updated)s,
-       unchanged = unchanged + %(unchanged)s,
-       failed = failed + %(failed)s,
-       deleted = deleted + %(deleted)s,
-       missed = missed + %(missed)s,
-       failures = 0, error_class = NULL, error = NULL,
-       api_calls = (SELECT count(*) FROM api_calls WHERE api_calls.run_id = reconciliation_runs.id)
- WHERE id = %(run_id)s AND attempts = %(attempt)s AND state = 'running'
-RETURNING id;
-
--- name: keep_page
-INSERT INTO run_pages (run_id, number, item_ids, last_created_at)
-SELECT id, pages, %(item_ids)b, %(last_created_at)s
-  FROM reconciliation_runs
- WHERE id = %(run_id)s;
+-- Note what was done, together with its effects, in one transaction, and what the page showed, if it was one. No row: the
+-- lease was lost, and nothing is to be committed.
+WITH advanced AS (
+    UPDATE reconciliation_runs
+       SET claimable_at = now() + %(lease)s::interval,
+           pages = pages + (%(item_ids)b::text[] IS NOT NULL)::integer,
+           read_to = coalesce(%(read_to)s, read_to),
+           newest_modified_at = greatest(newest_modified_at, %(newest_modified_at)s),
+           seen = seen + %(seen)s,
+           created = created + %(created)s,
+           updated = updated + %(updated)s,
+           unchanged = unchanged + %(unchanged)s,
+           failed = failed + %(failed)s,
+           deleted = deleted + %(deleted)s,
+           missed = missed + %(missed)s,
+           failures = 0, error_class = NULL, error = NULL,
+           api_calls = (SELECT count(*) FROM api_calls WHERE api_calls.run_id = reconciliation_runs.id)
+     WHERE id = %(run_id)s AND attempts = %(attempt)s AND state = 'running'
+ RETURNING id, pages
+), kept AS (
+    INSERT INTO run_pages (run_id, number, item_ids, last_created_at)
+    SELECT id, pages, %(item_ids)b, %(last_created_at)s
+      FROM advanced
+     WHERE %(item_ids)b::text[] IS NOT NULL
+)
+SELECT id FROM advanced;
 
 -- name: last_page
 SELECT item_ids, last_created_at
@@ -282,31 +284,3 @@ RETURNING id;
 
 -- name: give_back_runs
 UPDATE reconciliation_runs SET published_at = NULL WHERE id = ANY(%(run_ids)b) AND state = 'running';
-
--- name: compare
--- Which items of a page differ from their rows, with what is known of each: rows that are missing, tombstoned, altered
--- by others, of another time, or of other content. The lookup is written so that each item is looked up by its key,
--- whatever the planner thinks of a table that was never analyzed.
-SELECT listed.item_id, product.*,
-       CASE WHEN product.revision IS NULL THEN absences_of(listed.item_id) ELSE 0 END AS absences
-  FROM unnest(%(item_id)b::text[], %(name)b::text[], %(sku)b::text[], %(description)b::text[], %(price)b::numeric[],
-              %(stock_quantity)b::integer[], %(stock_on_hand)b::numeric[], %(is_active)b::boolean[],
-              %(category_id)b::text[], %(category_name)b::text[], %(brand)b::text[], %(unit)b::text[],
-              %(zoho_last_modified_at)b::timestamptz[])
-       AS listed (item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id,
-                  category_name, brand, unit, zoho_last_modified_at)
-  LEFT JOIN LATERAL (SELECT * FROM products WHERE zoho_item_id = listed.item_id LIMIT 1) AS product ON true
- WHERE product.revision IS NULL
-    OR product.deleted_at IS NOT NULL
-    OR product.altered_at IS NOT NULL
-    OR product.zoho_last_modified_at IS DISTINCT FROM listed.zoho_last_modified_at
-    OR (product.name, product.is_active) <> (listed.name, listed.is_active)
-    OR product.sku IS DISTINCT FROM listed.sku
-    OR product.description IS DISTINCT FROM listed.description
-    OR product.price IS DISTINCT FROM listed.price
-    OR product.stock_quantity IS DISTINCT FROM listed.stock_quantity
-    OR product.stock_on_hand IS DISTINCT FROM listed.stock_on_hand
-    OR product.category_id IS DISTINCT FROM listed.category_id
-    OR product.category_name IS DISTINCT FROM listed.category_name
-    OR product.brand IS DISTINCT FROM listed.brand
-    OR product.unit IS DISTINCT FROM listed.unit;

@@ -1,0 +1,255 @@
+"""What the list says of items, compared with their rows: every difference is found, and what agrees is known again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from processors.store import comparison
+from processors.store.comparison import Agreement, Listed
+from processors.store.database import Connection, Pool
+from processors.store.products import CONTENT_COLUMNS, Content
+from tests.workflows.scene import Scene, fields
+
+HOUR = timedelta(hours=1)
+MOMENT = datetime(2026, 10, 5, 12, tzinfo=UTC)
+DIGEST, OTHER = b"d" * 16, b"o" * 16
+CONTENT = Content(
+    name="Mug",
+    sku="MUG",
+    description="Big",
+    price=Decimal("12.50"),
+    stock_quantity=7,
+    stock_on_hand=Decimal("7.25"),
+    is_active=True,
+    category_id="1",
+    category_name="Kitchen",
+    brand="Hearthline",
+    unit="pcs",
+)
+
+
+def product(connection: Connection, item_id: str, content: Content, **columns: Any) -> None:
+    values = {"zoho_item_id": item_id, "zoho_last_modified_at": MOMENT, **columns}
+    values |= {column: getattr(content, column) for column in CONTENT_COLUMNS}
+    names = ", ".join(values)
+    places = ", ".join(f"%({name})s" for name in values)
+    connection.execute(f"INSERT INTO products ({names}) VALUES ({places})", values)
+
+
+def differing(connection: Connection, *listed: Listed) -> set[str]:
+    return set(comparison.by_columns(connection, listed).differing)
+
+
+def test_what_is_as_its_row_says_is_not_returned(connection: Connection) -> None:
+    product(connection, "1", CONTENT)
+    assert differing(connection, Listed("1", CONTENT, MOMENT)) == set()
+    assert differing(connection) == set()
+
+
+def test_a_row_that_differs_comes_with_what_is_known_of_it(scene: Scene, connection: Connection) -> None:
+    scene.apply(scene.changed(fields()))
+    listed = Listed(fields()["item_id"], CONTENT, MOMENT)
+    (current,) = comparison.by_columns(connection, [listed]).differing.values()
+    assert current.product is not None
+    assert (current.product.raw, current.product.content.price, current.revision) == (fields(), Decimal("12.50"), 1)
+    assert current.written_at is not None
+
+
+def test_an_item_without_a_row_comes_with_its_absences(scene: Scene, connection: Connection) -> None:
+    scene.apply(scene.deleted("1"), scene.deleted("1"))
+    by_digest = comparison.by_digest(connection, {"1": DIGEST, "2": DIGEST})
+    by_columns = comparison.by_columns(connection, [Listed("1", CONTENT, MOMENT), Listed("2", CONTENT, MOMENT)])
+    assert by_digest.unlike == by_columns.agreeing.keys() == set()
+    for known in (by_digest.missing, by_columns.differing):
+        assert {
+            item_id: (current.product, current.revision, current.absences) for item_id, current in known.items()
+        } == {
+            "1": (None, 0, 2),
+            "2": (None, 0, 0),
+        }
+
+
+def test_a_row_that_is_tombstoned_or_was_altered_differs_whatever_it_says(connection: Connection) -> None:
+    product(connection, "tombstoned", CONTENT, deleted_at=MOMENT)
+    product(connection, "altered", CONTENT, altered_at=MOMENT)
+    product(connection, "neither", CONTENT)
+    listed = [Listed(item_id, CONTENT, MOMENT) for item_id in ("tombstoned", "altered", "neither")]
+    assert differing(connection, *listed) == {"tombstoned", "altered"}
+
+
+def test_a_row_of_another_time_differs(connection: Connection) -> None:
+    times = (MOMENT, MOMENT + timedelta(seconds=1), MOMENT - HOUR, None)
+    for number, modified_at in enumerate(times):
+        product(connection, str(number), CONTENT, zoho_last_modified_at=modified_at)
+    for modified_at in times:
+        listed = [Listed(str(number), CONTENT, modified_at) for number in range(len(times))]
+        assert differing(connection, *listed) == {str(n) for n, time in enumerate(times) if time != modified_at}
+
+
+def test_numbers_of_the_same_value_do_not_differ(connection: Connection) -> None:
+    product(connection, "1", CONTENT)
+    for written in ("12.5", "12.500", "012.50", "1.250E+1"):
+        same = replace(CONTENT, price=Decimal(written), stock_on_hand=Decimal("7.250000"))
+        assert differing(connection, Listed("1", same, MOMENT)) == set(), written
+
+
+TEXTS = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
+NUMBERS = st.none() | st.decimals(-(10**9), 10**9, places=3)
+COLUMNS: dict[str, st.SearchStrategy[Any]] = {
+    "name": TEXTS.filter(lambda text: text is not None),
+    "sku": TEXTS,
+    "description": TEXTS,
+    "price": NUMBERS,
+    "stock_quantity": st.none() | st.integers(-(2**31), 2**31 - 1),
+    "stock_on_hand": NUMBERS,
+    "is_active": st.booleans(),
+    "category_id": TEXTS,
+    "category_name": TEXTS,
+    "brand": TEXTS,
+    "unit": TEXTS,
+}
+CONTENTS = st.builds(Content, **COLUMNS)
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Content, Content]:
+    """A row, and what is listed of it: the same, or with one column drawn anew."""
+    row = draw(CONTENTS)
+    column = draw(st.none() | st.sampled_from(CONTENT_COLUMNS))
+    return row, replace(row, **{column: draw(COLUMNS[column])}) if column else row
+
+
+def test_every_column_is_compared() -> None:
+    assert COLUMNS.keys() == set(CONTENT_COLUMNS)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(pairs(), min_size=1, max_size=8))
+def test_exactly_what_differs_in_a_column_is_returned(
+    connection: Connection, rows_and_listed: list[tuple[Content, Content]]
+) -> None:
+    connection.execute("DELETE FROM products")
+    for number, (row, _) in enumerate(rows_and_listed):
+        product(connection, str(number), row)
+    listed = [Listed(str(number), content, MOMENT) for number, (_, content) in enumerate(rows_and_listed)]
+    found = comparison.by_columns(connection, listed).differing
+    assert found.keys() == {str(number) for number, (row, said) in enumerate(rows_and_listed) if row != said}
+    for item_id, current in found.items():
+        assert current.product is not None
+        assert current.product.content == rows_and_listed[int(item_id)][0]
+
+
+def test_a_column_that_is_null_differs_from_one_that_is_not(connection: Connection) -> None:
+    empty: dict[str, Any] = {**dict.fromkeys(CONTENT_COLUMNS), "name": "", "is_active": False}
+    emptied = {column: replace(CONTENT, **{column: empty[column]}) for column in CONTENT_COLUMNS}
+    for column, content in emptied.items():
+        product(connection, f"full {column}", CONTENT)
+        product(connection, f"empty {column}", content)
+    swapped = [Listed(f"full {column}", content, MOMENT) for column, content in emptied.items()]
+    swapped += [Listed(f"empty {column}", CONTENT, MOMENT) for column in emptied]
+    assert differing(connection, *swapped) == {listed.item_id for listed in swapped}
+    as_they_are = [Listed(f"empty {column}", content, MOMENT) for column, content in emptied.items()]
+    assert differing(connection, *as_they_are) == set()
+
+
+# Digests
+
+
+def agree(connection: Connection, *item_ids: str, digest: bytes = DIGEST) -> None:
+    """Compare items by their columns, and keep the digest of those that agree."""
+    compared = comparison.by_columns(connection, [Listed(item_id, CONTENT, MOMENT) for item_id in item_ids])
+    assert compared.agreeing.keys() == set(item_ids)
+    comparison.keep_digests(connection, [(agreement, digest) for agreement in compared.agreeing.values()])
+
+
+def is_known(connection: Connection, item_id: str = "1", digest: bytes | None = DIGEST) -> bool:
+    """Tell whether an item is known to agree without a look at its columns."""
+    unknown = comparison.by_digest(connection, {item_id: digest})
+    assert unknown.unlike.isdisjoint(unknown.missing)
+    return not (unknown.unlike or unknown.missing)
+
+
+def test_what_was_found_to_agree_is_known_by_its_digest(connection: Connection) -> None:
+    for item_id in ("1", "2", "3"):
+        product(connection, item_id, CONTENT)
+    agree(connection, "1", "2")
+    unknown = comparison.by_digest(connection, {"1": DIGEST, "2": OTHER, "3": DIGEST, "4": DIGEST})
+    assert (unknown.unlike, set(unknown.missing)) == ({"2", "3"}, {"4"})
+    assert not is_known(connection, "1", None)
+    agree(connection, "2", digest=OTHER)
+    assert is_known(connection, "2", OTHER)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param("UPDATE products SET price = 1, revision = revision + 1", id="the mirror"),
+        pytest.param("UPDATE products SET price = 1", id="somebody else"),
+        pytest.param(
+            "SET LOCAL session_replication_role = replica; UPDATE products SET price = 1", id="past the trigger"
+        ),
+        pytest.param(
+            "CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM products; DELETE FROM products;"
+            "UPDATE kept SET price = 1; INSERT INTO products SELECT * FROM kept",
+            id="a copy with the same revision",
+        ),
+        pytest.param("UPDATE products SET revision = revision", id="nothing"),
+    ],
+)
+def test_a_row_that_was_written_by_whomever_is_looked_at_again(connection: Connection, write: str) -> None:
+    product(connection, "1", CONTENT)
+    agree(connection, "1")
+    with connection.transaction():
+        connection.execute(write)
+    assert not is_known(connection)
+
+
+def test_a_row_that_is_written_between_comparison_and_note_is_looked_at_again(
+    pool: Pool, connection: Connection
+) -> None:
+    product(connection, "1", CONTENT)
+    (agreement,) = comparison.by_columns(connection, [Listed("1", CONTENT, MOMENT)]).agreeing.values()
+    with pool.connection() as another, another.transaction():
+        another.execute("SET LOCAL session_replication_role = replica")
+        another.execute("UPDATE products SET price = 1")
+    comparison.keep_digests(connection, [(agreement, DIGEST)])
+    assert not is_known(connection)
+
+
+def test_what_a_transaction_wrote_is_known_by_the_version_that_it_made(connection: Connection) -> None:
+    product(connection, "1", CONTENT)
+    with connection.transaction():
+        connection.execute("UPDATE products SET price = 13, revision = 2")
+        comparison.keep_digests(connection, [(Agreement("1", 2, row_version=None), DIGEST)])
+    assert is_known(connection)
+
+
+@pytest.mark.parametrize(
+    "then",
+    ["UPDATE listed_digests SET revision = revision + 1", "UPDATE products SET altered_at = now()"],
+)
+def test_in_a_restored_database_a_version_is_not_enough(connection: Connection, then: str) -> None:
+    """A dump writes all rows with one number, which may be one that was kept for a former version of a row."""
+    product(connection, "1", CONTENT)
+    agree(connection, "1")
+    connection.execute(then)
+    connection.execute("UPDATE listed_digests SET row_version = (SELECT xmin FROM products)")
+    assert not is_known(connection)
+
+
+def test_digests_are_not_logged_since_all_of_them_can_be_found_again(connection: Connection) -> None:
+    (row,) = connection.execute("SELECT relpersistence FROM pg_class WHERE relname = 'listed_digests'").fetchall()
+    assert row["relpersistence"] == "u"
+    product(connection, "1", CONTENT)
+    agree(connection, "1")
+    connection.execute("TRUNCATE listed_digests")
+    assert not is_known(connection)
+    agree(connection, "1")
+    assert is_known(connection)
