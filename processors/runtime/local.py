@@ -171,7 +171,7 @@ class _LocalServer(ABC):
 
     def _start_on_a_free_port(self) -> None:
         for last in (*[False] * (_PORT_TRIES - 1), True):
-            port = self._port or _free_port()
+            port = self._port or free_port()
             with self.log_path.open("ab") as log:
                 log_start = log.tell()
                 self._process = self._launch(self._command(port), cwd=self._data, log=log)
@@ -371,7 +371,12 @@ class LocalRedis(_LocalServer):
                 return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a TCP port for a server that may be stopped and started again: no outgoing connection will take it.
+
+    Raises:
+        LocalServerError: there is none.
+    """
     for port in random.sample(_PORTS, 100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from honcho import environ
 
 import simulator
 from processors.runtime import demo, procfile
-from processors.runtime.local import LocalPostgres, LocalRedis
+from processors.runtime.local import LocalPostgres, LocalRedis, free_port
 
 LINES: dict[str, str] = environ.parse_procfile(procfile.PROCFILE.read_text("utf-8")).processes
 
@@ -32,8 +31,7 @@ class Installation:
     ) -> None:
         self.postgres, self.redis, self.zoho = postgres, redis, zoho
         self.database_url = postgres.create_database("mirror")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.admin_url = self.database_url
         self._env = demo.environment(self.database_url, redis.url, zoho_url, self.port)

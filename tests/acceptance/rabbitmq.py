@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
 import pika
 
+from processors.runtime.local import free_port
 from tests.acceptance.installation import wait_for
 
 # The one that Debian wraps would change its user.
@@ -24,7 +24,7 @@ class RabbitMQ:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        self.port, self._distribution_port, self._epmd_port = (_free_port() for _ in range(3))
+        self.port, self._distribution_port, self._epmd_port = (free_port() for _ in range(3))
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
 
     def start(self) -> None:
@@ -56,6 +56,8 @@ class RabbitMQ:
         wait_for(self._answers, "RabbitMQ to answer", seconds=_START_SECONDS)
 
     def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"RabbitMQ ended:\n{(self._directory / 'output').read_text()[-2000:]}"
         try:
             pika.BlockingConnection(pika.URLParameters(self.url)).close()
         except (pika.exceptions.AMQPError, OSError):
@@ -69,9 +71,3 @@ class RabbitMQ:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(10)
             self._process = None
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port

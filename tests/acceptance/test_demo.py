@@ -14,13 +14,8 @@ import httpx
 import pytest
 
 from processors.runtime import procfile
+from processors.runtime.local import free_port
 from tests.acceptance.installation import processes_marked, wait_for
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Demo:

@@ -18,7 +18,7 @@ import redis
 
 import simulator
 from processors.runtime import procfile
-from processors.runtime.local import LocalPostgres, LocalRedis
+from processors.runtime.local import LocalPostgres, LocalRedis, free_port
 from tests.acceptance.installation import LINES, Installation
 from tests.benchmarks import floors
 
@@ -110,7 +110,7 @@ class System:
     def floor(self, factory: str) -> Iterator[Server]:
         """Run one of the apps in `floors` exactly as the Procfile runs the mirror's."""
         assert _PRODUCT_APP in LINES["web"], "the Procfile names the app"
-        port = _free_port()
+        port = free_port()
         env = procfile.environment(DATABASE_URL=self.installation.admin_url, PORT=str(port))
         command = LINES["web"].replace(_PRODUCT_APP, f"{floors.__name__}:{factory}")
         with (self._directory / f"{factory}.log").open("ab") as log:
@@ -147,7 +147,7 @@ def system() -> Iterator[System]:
 @contextlib.contextmanager
 def echo() -> Iterator[Server]:
     """Run the server that shows what the load generator can do."""
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.echo", str(port)], cwd=procfile.ROOT)
     with _ended(process):
         wait_for_answer(port, "/")
@@ -183,9 +183,3 @@ def wait_for_answer(port: int, path: str, *, status: int | None = None) -> None:
                 return
         time.sleep(_POLL_SECONDS)
     raise TimeoutError(f"no answer from port {port} within {_START_SECONDS:.0f} s")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
