@@ -195,8 +195,9 @@ def _time(value: object) -> datetime:
         try:
             parsed = datetime.fromisoformat(value.strip())
             aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+            known = aware.astimezone(UTC)
             # Zoho's resolution: anything finer would turn two spellings of one second into an order.
-            return aware.astimezone(UTC).replace(microsecond=0)
+            return known.replace(microsecond=0) if known.microsecond else known
         except (ValueError, OverflowError):
             pass
     message = f"expected a time such as 2026-10-05T21:32:21+0530, got {_shown(value)}"

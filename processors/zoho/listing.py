@@ -59,9 +59,12 @@ _Glance = msgspec.defstruct(
     [(key, Any, msgspec.UNSET) for key in _GLANCED_AT]
     + [(key, msgspec.Raw, msgspec.Raw()) for key in _KEYS if key not in _GLANCED_AT],
 )
-# A release that reads items in another way gives them other digests, so that they are compared by their columns again.
+# A release that reads or compares items in another way gives them other digests: their columns are compared again.
 _READING: Final = hashlib.blake2b(
-    b"".join(resources.files(__package__).joinpath(name).read_bytes() for name in ("items.py", "listing.py")),
+    b"".join(
+        resources.files("processors").joinpath(file).read_bytes()
+        for file in ("zoho/items.py", "zoho/listing.py", "store/sql/comparison.sql")
+    ),
     digest_size=16,
 )
 # Strings, so that what looks like structure within them does not count; and the structure.
