@@ -1,104 +1,52 @@
 """What Zoho's list says of items, compared with their rows.
 
-First by a digest. `listed_digests` keeps what the list said of an item when its row was last found to agree, and which
-version of the row that was: whoever writes the row, by whatever way, makes another version of it. Where both are the
-same again, the columns are the same as well, and nothing else is looked at. Whatever the table holds is derived: where
-it is empty or out of date, items are compared by their columns, which writes it anew.
+`listed_digests` keeps a digest of what the list said of an item when its row was last found to agree, and which version
+of the row that was: whoever writes the row, by whatever way, makes another version of it. Where both are the same
+again, the row is not looked at. Whatever the table holds is derived: where it is empty or out of date, rows are read
+and compared, which writes it anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, fields
 
-from processors.store.database import Connection, Row
-from processors.store.products import CONTENT_COLUMNS, Content, Current, current_from_row
+from processors.store.database import Connection
+from processors.store.products import Current, current_from_row
 from processors.store.queries import Queries
 
 _queries = Queries("comparison.sql")
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """What Zoho's list says of one item, as far as it fills columns."""
+class Found:
+    """What was found of an item that its digest does not tell of."""
 
-    item_id: str
-    content: Content
-    modified_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """Items of which their digest does not tell that they agree with their rows."""
-
-    missing: Mapping[str, Current]
-    """They have no row; with what is known of them all the same."""
-    unlike: AbstractSet[str]
-    """To be compared by their columns."""
+    current: Current
+    row_version: str | None
+    """The row's `xmin`; None where there is no row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Which version of a row says what the list says."""
+    """The version of a row that says what the list says."""
 
     item_id: str
+    digest: bytes
     revision: int
     row_version: str | None
-    """The row's `xmin`; None: the one that this transaction has just written."""
+    """The row's `xmin`; None: that of the version which this transaction has just written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What came of comparing columns: each item is in one of both."""
-
-    agreeing: Mapping[str, Agreement]
-    differing: Mapping[str, Current]
-
-
-def by_digest(connection: Connection, digests: Mapping[str, bytes | None]) -> Unknown:
-    """Return those items of which it is not known that they agree; those without a digest are among them."""
+def find_unknown(connection: Connection, digests: Mapping[str, bytes | None]) -> dict[str, Found]:
+    """Return, of all but the items that are known to agree with their rows, what is known; without a digest none is."""
     parameters = {"item_id": list(digests), "digest": list(digests.values())}
-    rows = connection.execute(_queries.by_digest, parameters).fetchall()
-    return Unknown(
-        missing={row["item_id"]: Current(None, 0, row["absences"]) for row in rows if not row["has_row"]},
-        unlike={row["item_id"] for row in rows if row["has_row"]},
-    )
+    rows = connection.execute(_queries.find_unknown, parameters).fetchall()
+    return {row["item_id"]: Found(current_from_row(row), row["row_version"]) for row in rows}
 
 
-def by_columns(connection: Connection, listed: Sequence[Listed]) -> Comparison:
-    """Compare items with their rows, column by column; of those that differ, return what is known."""
-    if not listed:
-        return Comparison({}, {})
-    parameters: Row = {
-        "item_id": [each.item_id for each in listed],
-        "zoho_last_modified_at": [each.modified_at for each in listed],
-    }
-    for column in CONTENT_COLUMNS:
-        parameters[column] = [getattr(each.content, column) for each in listed]
-    rows = connection.execute(_queries.by_columns, parameters).fetchall()
-    return Comparison(
-        agreeing={
-            row["item_id"]: Agreement(row["item_id"], row["revision"], row["row_version"])
-            for row in rows
-            if row["agrees"]
-        },
-        differing={row["item_id"]: current_from_row(row) for row in rows if not row["agrees"]},
-    )
-
-
-def keep_digests(connection: Connection, kept: Sequence[tuple[Agreement, bytes]]) -> None:
-    """Keep what the list said of items whose rows agree with it."""
-    if not kept:
-        return
-    agreements = [agreement for agreement, _ in kept]
-    connection.execute(
-        _queries.keep_digests,
-        {
-            "item_id": [each.item_id for each in agreements],
-            "digest": [digest for _, digest in kept],
-            "revision": [each.revision for each in agreements],
-            "row_version": [each.row_version for each in agreements],
-        },
-    )
+def keep(connection: Connection, agreements: Sequence[Agreement]) -> None:
+    """Keep that these agree; what is written in this transaction has to be written by now."""
+    if agreements:
+        names = [field.name for field in fields(Agreement)]
+        connection.execute(_queries.keep, {name: [getattr(each, name) for each in agreements] for name in names})

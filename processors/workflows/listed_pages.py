@@ -1,7 +1,6 @@
 """What a page of Zoho's list does to the rows of its items.
 
-Most items are what their rows say, and most of those are known to be, by a digest. What is left is compared column by
-column, and only what differs is read whole and decided upon.
+Most items are what their rows say, and are known to be, by a digest. The others are read whole, and compared.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from functools import partial
 from processors import logs
 from processors.errors import PermanentError
 from processors.store import comparison
-from processors.store.comparison import Agreement, Listed
+from processors.store.comparison import Agreement, Found
 from processors.store.database import Connection
-from processors.store.products import Current, Product
+from processors.store.products import Product
 from processors.workflows import merging
-from processors.workflows.merging import Decision, Write
+from processors.workflows.merging import Decision, Settled, Write
 from processors.workflows.steps import Step
 from processors.zoho import items
 from processors.zoho.items import Body
@@ -46,47 +45,42 @@ def decide_page(
     for item_id in refused.keys() & listed.keys():
         step.keep_unusable(item_id, listed.pop(item_id).raw, refused[item_id], is_counted=item_id in counted)
 
-    found = comparison.by_digest(connection, {item_id: item.digest for item_id, item in listed.items()})
-    bodies: dict[str, Body] = {}
-    for item_id in found.unlike:
-        body = step.attempt(item_id, listed[item_id].raw, listed[item_id].body, is_counted=item_id in counted)
-        if body is not None:
-            bodies[item_id] = body
-    compared = comparison.by_columns(
-        connection, [Listed(i, body.content, body.modified_at) for i, body in bodies.items()]
-    )
-
-    agreeing = (listed.keys() - found.missing.keys() - found.unlike) | compared.agreeing.keys()
-    step.counts.unchanged += len(agreeing & counted)
-    for item_id, agreement in compared.agreeing.items():
-        step.agree(agreement, listed[item_id].digest)
-    for item_id, current in {**found.missing, **compared.differing}.items():
-        _decide(step, listed[item_id], item_id, current, asked_at, is_counted=item_id in counted)
+    unknown = comparison.find_unknown(connection, {item_id: item.digest for item_id, item in listed.items()})
+    step.counts.unchanged += len((listed.keys() - unknown.keys()) & counted)
+    for item_id, found in unknown.items():
+        _decide(step, listed[item_id], item_id, found, asked_at, is_counted=item_id in counted)
     return step
 
 
-def _decide(
-    step: Step, item: ListedItem, item_id: str, current: Current, asked_at: datetime, *, is_counted: bool
-) -> None:
+def _decide(step: Step, item: ListedItem, item_id: str, found: Found, asked_at: datetime, *, is_counted: bool) -> None:
+    """Decide what one item does, unless its row says the same; then, or once it does, that is known the next time."""
+
     def work() -> tuple[Body, Decision]:
+        row = found.current.product
+        if row is not None and _says(row, body := item.body()):
+            return body, Settled("unchanged")
         body = items.read_body(item.read())
         if body.notes:
             _log.warning("item.odd", item_id=item_id, warnings=list(body.notes))
-        return body, merging.decide_listed(current, item_id, body, asked_at)
+        return body, merging.decide_listed(found.current, item_id, body, asked_at)
 
     worked = step.attempt(item_id, item.raw, work, is_counted=is_counted)
     if worked is None:
         return
     body, decided = worked
-    step.take_down(item_id, current, decided, is_counted=is_counted)
+    step.take_down(item_id, found.current, decided, is_counted=is_counted)
+    if item.digest is None:
+        return
     if isinstance(decided, Write) and _says(decided.product, body):
-        step.agree(Agreement(item_id, current.revision + 1, row_version=None), item.digest)
+        step.agreements.append(Agreement(item_id, item.digest, found.current.revision + 1, row_version=None))
+    elif found.current.product is not None and _says(found.current.product, body):
+        step.agreements.append(Agreement(item_id, item.digest, found.current.revision, found.row_version))
 
 
-def _says(product: Product, body: Body) -> bool:
-    """Tell whether a row will agree with the list."""
-    is_certain = product.deleted_at is None and product.altered_at is None
-    return is_certain and (product.content, product.zoho_last_modified_at) == (body.content, body.modified_at)
+def _says(row: Product, body: Body) -> bool:
+    """Tell whether a row says what the list says, and nothing casts doubt on it."""
+    is_doubtful = row.deleted_at is not None or row.altered_at is not None
+    return not is_doubtful and (row.content, row.zoho_last_modified_at) == (body.content, body.modified_at)
 
 
 def _read_whole(item: ListedItem) -> Decision:

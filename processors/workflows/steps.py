@@ -44,8 +44,8 @@ class Step:
     unusable: list[Unusable] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
     """Checks that are answered by it."""
-    agreements: list[tuple[Agreement, bytes]] = field(default_factory=list)
-    """Rows that say what the list says once it is written, each with the list's digest."""
+    agreements: list[Agreement] = field(default_factory=list)
+    """Rows that say what the list says, once this is written."""
 
     @property
     def changes_nothing(self) -> bool:
@@ -61,11 +61,6 @@ class Step:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one item must not stop the others
             self.keep_unusable(item_id, body, error, is_counted=is_counted)
             return None
-
-    def agree(self, agreement: Agreement, digest: bytes | None) -> None:
-        """Note that a row says what the list says, unless there is no digest to know it by."""
-        if digest is not None:
-            self.agreements.append((agreement, digest))
 
     def keep_unusable(self, item_id: str | None, body: bytes, error: Exception, *, is_counted: bool = True) -> None:
         """Keep an item for a person to look at."""
@@ -120,7 +115,7 @@ def commit(
                     beaten |= lost
                     raise psycopg.Rollback
                 note(connection, step)
-                comparison.keep_digests(connection, step.agreements)
+                comparison.keep(connection, step.agreements)
                 runs.add_checks(connection, run, step.doubts)
                 runs.keep_unusable(connection, run, step.unusable)
                 return step

@@ -59,11 +59,11 @@ _Glance = msgspec.defstruct(
     [(key, Any, msgspec.UNSET) for key in _GLANCED_AT]
     + [(key, msgspec.Raw, msgspec.Raw()) for key in _KEYS if key not in _GLANCED_AT],
 )
-# A release that reads or compares items in another way gives them other digests: their columns are compared again.
+# A release that reads or compares items in another way gives them other digests: their rows are looked at again.
 _READING: Final = hashlib.blake2b(
     b"".join(
         resources.files("processors").joinpath(file).read_bytes()
-        for file in ("zoho/items.py", "zoho/listing.py", "store/sql/comparison.sql")
+        for file in ("zoho/items.py", "zoho/listing.py", "store/products.py", "workflows/listed_pages.py")
     ),
     digest_size=16,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processors.store import comparison
-from processors.store.comparison import Agreement, Listed
+from processors.store.comparison import Agreement, Found
 from processors.store.database import Connection, Pool
 from processors.store.products import CONTENT_COLUMNS, Content
+from processors.workflows import listed_pages
+from processors.zoho.items import Body
 from tests.workflows.scene import Scene, fields
 
 HOUR = timedelta(hours=1)
@@ -43,11 +45,30 @@ def product(connection: Connection, item_id: str, content: Content, **columns: A
     connection.execute(f"INSERT INTO products ({names}) VALUES ({places})", values)
 
 
+@dataclass(frozen=True)
+class Listed:
+    item_id: str
+    content: Content
+    modified_at: datetime | None
+
+    @property
+    def body(self) -> Body:
+        return Body({}, self.content, self.modified_at, is_day_only=False, missing=(), notes=())
+
+
+def find(connection: Connection, *listed: Listed) -> dict[str, Found]:
+    """Read what is known of these, whatever the digests say."""
+    return comparison.find_unknown(connection, dict.fromkeys((each.item_id for each in listed), None))
+
+
 def differing(connection: Connection, *listed: Listed) -> set[str]:
-    return set(comparison.by_columns(connection, listed).differing)
+    rows = {item_id: found.current.product for item_id, found in find(connection, *listed).items()}
+    return {
+        each.item_id for each in listed if not (row := rows[each.item_id]) or not listed_pages._says(row, each.body)
+    }
 
 
-def test_what_is_as_its_row_says_is_not_returned(connection: Connection) -> None:
+def test_what_is_as_its_row_says_does_not_differ(connection: Connection) -> None:
     product(connection, "1", CONTENT)
     assert differing(connection, Listed("1", CONTENT, MOMENT)) == set()
     assert differing(connection) == set()
@@ -55,8 +76,8 @@ def test_what_is_as_its_row_says_is_not_returned(connection: Connection) -> None
 
 def test_a_row_that_differs_comes_with_what_is_known_of_it(scene: Scene, connection: Connection) -> None:
     scene.apply(scene.changed(fields()))
-    listed = Listed(fields()["item_id"], CONTENT, MOMENT)
-    (current,) = comparison.by_columns(connection, [listed]).differing.values()
+    (found,) = find(connection, Listed(fields()["item_id"], CONTENT, MOMENT)).values()
+    current = found.current
     assert current.product is not None
     assert (current.product.raw, current.product.content.price, current.revision) == (fields(), Decimal("12.50"), 1)
     assert current.written_at is not None
@@ -64,16 +85,14 @@ def test_a_row_that_differs_comes_with_what_is_known_of_it(scene: Scene, connect
 
 def test_an_item_without_a_row_comes_with_its_absences(scene: Scene, connection: Connection) -> None:
     scene.apply(scene.deleted("1"), scene.deleted("1"))
-    by_digest = comparison.by_digest(connection, {"1": DIGEST, "2": DIGEST})
-    by_columns = comparison.by_columns(connection, [Listed("1", CONTENT, MOMENT), Listed("2", CONTENT, MOMENT)])
-    assert by_digest.unlike == by_columns.agreeing.keys() == set()
-    for known in (by_digest.missing, by_columns.differing):
-        assert {
-            item_id: (current.product, current.revision, current.absences) for item_id, current in known.items()
-        } == {
-            "1": (None, 0, 2),
-            "2": (None, 0, 0),
-        }
+    known = {
+        item_id: found.current
+        for item_id, found in comparison.find_unknown(connection, {"1": DIGEST, "2": DIGEST}).items()
+    }
+    assert {item_id: (current.product, current.revision, current.absences) for item_id, current in known.items()} == {
+        "1": (None, 0, 2),
+        "2": (None, 0, 0),
+    }
 
 
 def test_a_row_that_is_tombstoned_or_was_altered_differs_whatever_it_says(connection: Connection) -> None:
@@ -139,11 +158,12 @@ def test_exactly_what_differs_in_a_column_is_returned(
     for number, (row, _) in enumerate(rows_and_listed):
         product(connection, str(number), row)
     listed = [Listed(str(number), content, MOMENT) for number, (_, content) in enumerate(rows_and_listed)]
-    found = comparison.by_columns(connection, listed).differing
-    assert found.keys() == {str(number) for number, (row, said) in enumerate(rows_and_listed) if row != said}
-    for item_id, current in found.items():
-        assert current.product is not None
-        assert current.product.content == rows_and_listed[int(item_id)][0]
+    assert differing(connection, *listed) == {
+        str(number) for number, (row, said) in enumerate(rows_and_listed) if row != said
+    }
+    for item_id, found in find(connection, *listed).items():
+        assert found.current.product is not None
+        assert found.current.product.content == rows_and_listed[int(item_id)][0]
 
 
 def test_a_column_that_is_null_differs_from_one_that_is_not(connection: Connection) -> None:
@@ -163,25 +183,32 @@ def test_a_column_that_is_null_differs_from_one_that_is_not(connection: Connecti
 
 
 def agree(connection: Connection, *item_ids: str, digest: bytes = DIGEST) -> None:
-    """Compare items by their columns, and keep the digest of those that agree."""
-    compared = comparison.by_columns(connection, [Listed(item_id, CONTENT, MOMENT) for item_id in item_ids])
-    assert compared.agreeing.keys() == set(item_ids)
-    comparison.keep_digests(connection, [(agreement, digest) for agreement in compared.agreeing.values()])
+    """Find that the rows of these items agree, and keep it."""
+    found = comparison.find_unknown(connection, dict.fromkeys(item_ids, None))
+    keep(connection, digest, **found)
+
+
+def keep(connection: Connection, digest: bytes, **found: Found) -> None:
+    agreements = [
+        Agreement(item_id, digest, each.current.revision, each.row_version) for item_id, each in found.items()
+    ]
+    comparison.keep(connection, agreements)
 
 
 def is_known(connection: Connection, item_id: str = "1", digest: bytes | None = DIGEST) -> bool:
-    """Tell whether an item is known to agree without a look at its columns."""
-    unknown = comparison.by_digest(connection, {item_id: digest})
-    assert unknown.unlike.isdisjoint(unknown.missing)
-    return not (unknown.unlike or unknown.missing)
+    """Tell whether an item is known to agree without a look at its row."""
+    return not comparison.find_unknown(connection, {item_id: digest})
 
 
 def test_what_was_found_to_agree_is_known_by_its_digest(connection: Connection) -> None:
     for item_id in ("1", "2", "3"):
         product(connection, item_id, CONTENT)
     agree(connection, "1", "2")
-    unknown = comparison.by_digest(connection, {"1": DIGEST, "2": OTHER, "3": DIGEST, "4": DIGEST})
-    assert (unknown.unlike, set(unknown.missing)) == ({"2", "3"}, {"4"})
+    assert comparison.find_unknown(connection, {"1": DIGEST, "2": OTHER, "3": DIGEST, "4": DIGEST}).keys() == {
+        "2",
+        "3",
+        "4",
+    }
     assert not is_known(connection, "1", None)
     agree(connection, "2", digest=OTHER)
     assert is_known(connection, "2", OTHER)
@@ -215,11 +242,11 @@ def test_a_row_that_is_written_between_comparison_and_note_is_looked_at_again(
     pool: Pool, connection: Connection
 ) -> None:
     product(connection, "1", CONTENT)
-    (agreement,) = comparison.by_columns(connection, [Listed("1", CONTENT, MOMENT)]).agreeing.values()
+    found = find(connection, Listed("1", CONTENT, MOMENT))
     with pool.connection() as another, another.transaction():
         another.execute("SET LOCAL session_replication_role = replica")
         another.execute("UPDATE products SET price = 1")
-    comparison.keep_digests(connection, [(agreement, DIGEST)])
+    keep(connection, DIGEST, **found)
     assert not is_known(connection)
 
 
@@ -227,7 +254,7 @@ def test_what_a_transaction_wrote_is_known_by_the_version_that_it_made(connectio
     product(connection, "1", CONTENT)
     with connection.transaction():
         connection.execute("UPDATE products SET price = 13, revision = 2")
-        comparison.keep_digests(connection, [(Agreement("1", 2, row_version=None), DIGEST)])
+        comparison.keep(connection, [Agreement("1", DIGEST, 2, row_version=None)])
     assert is_known(connection)
 
 

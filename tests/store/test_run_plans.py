@@ -14,7 +14,6 @@ from psycopg.pq import ExecStatus
 from processors.runtime.local import LocalPostgres
 from processors.store import database, schema
 from processors.store.database import Connection, Pool
-from processors.store.products import CONTENT_COLUMNS
 from processors.store.queries import Queries
 from tests.store.test_schema import numbered, sequential_scans
 
@@ -28,13 +27,6 @@ LARGE = {"products", "listed_digests", "events", "product_changes", "run_checks"
 """Tables whose size grows with the catalogue and with what happens to it."""
 
 ITEM_IDS = [str(number * 97 + 1) for number in range(200)]
-COMPARE: dict[str, Any] = {
-    "item_id": ITEM_IDS,
-    "zoho_last_modified_at": [NOW] * 200,
-    **{column: [None] * 200 for column in CONTENT_COLUMNS},
-    "name": [f"Product {item_id}" for item_id in ITEM_IDS],
-    "is_active": [True] * 200,
-}
 DIGESTS: dict[str, Any] = {"item_id": ITEM_IDS, "digest": [b"d" * 16] * 200}
 KEPT: dict[str, Any] = {**DIGESTS, "revision": [1] * 200, "row_version": [None, "1000"] * 100}
 EVIDENCE: dict[str, Any] = {
@@ -54,9 +46,8 @@ PROGRESS: dict[str, Any] = {
     **dict.fromkeys(("seen", "created", "updated", "unchanged", "failed", "deleted", "missed"), 1),
 }
 PLANNED: dict[str, tuple[str, Mapping[str, Any]]] = {
-    "compare by digest": (COMPARISON.by_digest, DIGESTS),
-    "compare by columns": (COMPARISON.by_columns, COMPARE),
-    "keep digests": (COMPARISON.keep_digests, KEPT),
+    "compare a page": (COMPARISON.find_unknown, DIGESTS),
+    "keep what agrees": (COMPARISON.keep, KEPT),
     "advance": (RUNS.advance, PROGRESS),
     "take due runs": (RUNS.take_due_runs, {"grace": SECOND, "patience": SECOND}),
     "claim": (RUNS.claim_run, {"run_id": 4999, "worker": "w", "lease": SECOND}),
@@ -158,11 +149,7 @@ def test_a_page_is_compared_by_key_before_anything_was_ever_analyzed(filled: Poo
             connection.execute(f"CREATE TEMPORARY TABLE kept_{table} ON COMMIT DROP AS SELECT * FROM {table}")
             connection.execute(f"TRUNCATE {table}")
             connection.execute(f"INSERT INTO {table} SELECT * FROM kept_{table}")
-        for statement, parameters in (
-            (COMPARISON.by_digest, DIGESTS),
-            (COMPARISON.by_columns, COMPARE),
-            (COMPARISON.keep_digests, KEPT),
-        ):
+        for statement, parameters in ((COMPARISON.find_unknown, DIGESTS), (COMPARISON.keep, KEPT)):
             (row,) = connection.execute("EXPLAIN (FORMAT JSON) " + statement, parameters).fetchall()
             assert read_whole(row["QUERY PLAN"]) == []
             result = connection.pgconn.exec_(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {numbered(statement)}".encode())

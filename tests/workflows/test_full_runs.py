@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 from processors.errors import RunRefused
 from processors.store import comparison, drift
 from processors.store.audit import Requester
-from processors.store.comparison import Comparison, Listed
+from processors.store.comparison import Found
 from processors.store.database import Connection, encode_json
 from processors.store.runs import Run
 from processors.workflows import insights, operations
@@ -61,19 +61,20 @@ def test_a_second_run_costs_a_call_for_each_page_and_writes_no_row(shop: Shop) -
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The items that are compared by their columns."""
+    """The items whose rows are looked at."""
     compared: list[str] = []
-    by_columns = comparison.by_columns
+    find_unknown = comparison.find_unknown
 
-    def noting(connection: Connection, listed: Sequence[Listed]) -> Comparison:
-        compared.extend(each.item_id for each in listed)
-        return by_columns(connection, listed)
+    def noting(connection: Connection, digests: Mapping[str, bytes | None]) -> dict[str, Found]:
+        found = find_unknown(connection, digests)
+        compared.extend(item_id for item_id, each in found.items() if each.current.product is not None)
+        return found
 
-    monkeypatch.setattr(comparison, "by_columns", noting)
+    monkeypatch.setattr(comparison, "find_unknown", noting)
     return compared
 
 
-def test_only_what_no_digest_tells_of_is_compared_by_its_columns(shop: Shop, compared: list[str]) -> None:
+def test_only_what_no_digest_tells_of_is_compared(shop: Shop, compared: list[str]) -> None:
     ids = shop.stock(300)
     for _ in range(2):
         shop.complete()
