@@ -24,6 +24,7 @@ from structlog.contextvars import bound_contextvars
 
 from processors import logs
 from processors.errors import (
+    BodyUnreadable,
     LeaseLost,
     ListUntrustworthy,
     MustWait,
@@ -380,10 +381,13 @@ def _is_in_order(page: ListedPage) -> bool:
 
 def _is_older(page: ListedPage, since: datetime) -> bool:
     """Tell whether the last item of a page was modified before; a bare date may be a day of any zone."""
-    last = page.items[-1]
-    if last.modified_at is None:
+    try:
+        body = page.items[-1].body()
+    except BodyUnreadable:
         return False
-    return last.modified_at + (merging.DAY_IN_ANY_ZONE if last.body().is_day_only else timedelta()) < since
+    if body.modified_at is None:
+        return False
+    return body.modified_at + (merging.DAY_IN_ANY_ZONE if body.is_day_only else timedelta()) < since
 
 
 def _decide_checks(

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from processors.store.database import encode_json
 from processors.store.runs import RECENT_OVERLAP, Run
 from simulator import Fault
 from tests.workflows.runs_scene import LIST, SECOND, Shop
@@ -59,6 +60,22 @@ def test_a_change_that_was_delivered_is_found_and_left_alone(shop: Shop) -> None
     run = shop.complete("recent")
     assert (run.seen >= 3, run.updated, run.webhooks, shop.causes(run)) == (True, 0, "delivering", {})
     assert shop.rows() == before
+
+
+@pytest.mark.parametrize("spoiled", ["first", "last"])
+def test_an_item_that_cannot_be_read_stops_no_recent_run_wherever_it_stands(shop: Shop, spoiled: str) -> None:
+    ids, _ = after_a_full_run(shop, 30)
+    shop.edit(ids[:3])
+    shop.at_zoho.faults.add(FILTER_IGNORED)
+
+    def spoil(_path: str, answer: Any) -> bytes:
+        # Its time is fine; its name is no UTF-8.
+        item = answer["items"][0 if spoiled == "first" else -1]
+        return encode_json(answer).replace(encode_json(item["name"]), b'"\xff"')
+
+    shop.line.answers = spoil
+    run = shop.finish(shop.open("recent"))
+    assert (run.state, run.failed, run.updated) == ("complete", 1, 2 if spoiled == "first" else 3)
 
 
 def test_what_zoho_shows_late_is_found_within_the_overlap(shop: Shop) -> None:
