@@ -457,9 +457,9 @@ CREATE UNLOGGED TABLE IF NOT EXISTS listed_digests (item_id text PRIMARY KEY);
 
 ALTER TABLE listed_digests
     ADD COLUMN IF NOT EXISTS digest bytea NOT NULL,            -- over what fills columns (processors/zoho/listing.py)
-    -- In a database that was restored from a dump xmin is counted anew: then it is the revision that differs.
-    ADD COLUMN IF NOT EXISTS revision bigint NOT NULL,
-    ADD COLUMN IF NOT EXISTS row_version xid NOT NULL;         -- the row's xmin: another one after any write
+    ADD COLUMN IF NOT EXISTS row_version xid NOT NULL,         -- the row's xmin, which every transaction that writes it changes
+    -- In a database restored from a dump xmin is counted anew, and may be the same by chance: the revision is not.
+    ADD COLUMN IF NOT EXISTS revision bigint NOT NULL;
 
 -- How fresh the mirror is: from the modification in Zoho to its being visible here, over the last day, by lane.
 CREATE OR REPLACE VIEW freshness AS

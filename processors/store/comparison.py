@@ -34,19 +34,20 @@ class Agreement:
     item_id: str
     digest: bytes
     revision: int
-    row_version: str | None
-    """The row's `xmin`; None: that of the version which this transaction has just written."""
+    row_version: str
+    """The row's `xmin`."""
 
 
 def find_unknown(connection: Connection, digests: Mapping[str, bytes | None]) -> dict[str, Found]:
     """Return, of all but the items that are known to agree with their rows, what is known; without a digest none is."""
     parameters = {"item_id": list(digests), "digest": list(digests.values())}
-    rows = connection.execute(_queries.find_unknown, parameters).fetchall()
+    # Planned each time: a plan that was made while the tables were empty, as after a crash, reads them whole.
+    rows = connection.execute(_queries.find_unknown, parameters, prepare=False).fetchall()
     return {row["item_id"]: Found(current_from_row(row), row["row_version"]) for row in rows}
 
 
 def keep(connection: Connection, agreements: Sequence[Agreement]) -> None:
-    """Keep that these agree; what is written in this transaction has to be written by now."""
+    """Keep that these agree."""
     if agreements:
         names = [field.name for field in fields(Agreement)]
         connection.execute(_queries.keep, {name: [getattr(each, name) for each in agreements] for name in names})

@@ -109,7 +109,7 @@ class ItemChange:
 
 
 def current_from_row(row: Row) -> Current:
-    """Read the product columns of a row of `claim_events`, `read_current` or `compare`."""
+    """Read the product columns of a row of `claim_events`, `read_current` or `find_unknown`."""
     if row["revision"] is None:
         return Current(product=None, revision=0, absences=row["absences"])
     product = Product(

@@ -42,6 +42,8 @@ class ItemDecision:
     """The row to write; None leaves the row as it is."""
     changes: list[Change] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    digest: bytes | None = None
+    """Of what Zoho's list says, where the row is to say the same."""
 
 
 def read_current(connection: Connection, item_ids: Iterable[str]) -> dict[str, Current]:
@@ -71,6 +73,7 @@ def settle(connection: Connection, decisions: Sequence[ItemDecision]) -> set[str
         "altered_at": [product and product.altered_at for product in products],
         "raw": [product and encode_json(product.raw).decode() for product in products],
         "older_keys": [product and _written_times(product) for product in products],
+        "digest": [decision.digest for decision in decisions],
         "event_id": [verdict.event.id for _, verdict in verdicts],
         "attempt": [verdict.event.attempt for _, verdict in verdicts],
         "event_item_id": [item_id for item_id, _ in verdicts],

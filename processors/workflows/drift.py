@@ -44,6 +44,8 @@ class Miss:
     current: Current
     product: Product
     changes: Changes
+    digest: bytes | None = None
+    """Of what the list says, where the product is to say the same."""
 
     @property
     def is_deletion(self) -> bool:

@@ -38,9 +38,8 @@ def decide_page(
     step = Step()
     counted = {item.key for item in page} - known_before
     step.counts.seen += len(counted)
-    for item in page:
-        if item.item_id is None:
-            step.attempt(None, item.raw, partial(_read_whole, item), is_counted=item.key in counted)
+    for key, item in {item.key: item for item in page if item.item_id is None}.items():
+        step.attempt(None, item.raw, partial(_read_whole, item), is_counted=key in counted)
     listed = {item.item_id: item for item in page if item.item_id is not None}
     for item_id in refused.keys() & listed.keys():
         step.keep_unusable(item_id, listed.pop(item_id).raw, refused[item_id], is_counted=item_id in counted)
@@ -68,12 +67,10 @@ def _decide(step: Step, item: ListedItem, item_id: str, found: Found, asked_at: 
     if worked is None:
         return
     body, decided = worked
-    step.take_down(item_id, found.current, decided, is_counted=is_counted)
-    if item.digest is None:
-        return
-    if isinstance(decided, Write) and _says(decided.product, body):
-        step.agreements.append(Agreement(item_id, item.digest, found.current.revision + 1, row_version=None))
-    elif found.current.product is not None and _says(found.current.product, body):
+    is_said = isinstance(decided, Write) and _says(decided.product, body)
+    step.take_down(item_id, found.current, decided, digest=item.digest if is_said else None, is_counted=is_counted)
+    row = found.current.product
+    if row is not None and _says(row, body) and found.row_version is not None and item.digest is not None:
         step.agreements.append(Agreement(item_id, item.digest, found.current.revision, found.row_version))
 
 

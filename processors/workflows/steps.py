@@ -45,7 +45,7 @@ class Step:
     cleared: list[str] = field(default_factory=list)
     """Checks that are answered by it."""
     agreements: list[Agreement] = field(default_factory=list)
-    """Rows that say what the list says, once this is written."""
+    """Rows that say what the list says."""
 
     @property
     def changes_nothing(self) -> bool:
@@ -67,15 +67,20 @@ class Step:
         self.unusable.append(Unusable(item_id, body, error))
         self.counts.failed += is_counted
 
-    def take_down(self, item_id: str, current: Current, decided: Decision, *, is_counted: bool = True) -> None:
-        """Note what was decided; what is not counted was counted before, unless it is written only now."""
+    def take_down(
+        self, item_id: str, current: Current, decided: Decision, *, digest: bytes | None = None, is_counted: bool = True
+    ) -> None:
+        """Note what was decided; what is not counted was counted before, unless it is written only now.
+
+        `digest` is that of the list's words, where a row that is written is to say the same.
+        """
         match decided:
             case FetchNeeded(reason):
                 self.doubts.append((item_id, reason))
             case Settled():
                 self.counts.unchanged += is_counted
             case Write(outcome, product, changes):
-                self.writes.append(Miss(item_id, current, product, changes))
+                self.writes.append(Miss(item_id, current, product, changes, digest))
                 match outcome:
                     case "created":
                         self.counts.created += 1
@@ -133,7 +138,7 @@ def _with_causes(connection: Connection, run: Run, misses: Sequence[Miss]) -> li
     evidence = drift_store.evidence(connection, questions)
     decisions = []
     for miss in misses:
-        decision = ItemDecision(miss.item_id, miss.current, miss.product)
+        decision = ItemDecision(miss.item_id, miss.current, miss.product, digest=miss.digest)
         # Where a row was altered here, that it was is part of its history, even if no column shows it.
         if miss.changes or miss.is_altered:
             decision.changes.append(drift.change(run, miss, evidence.get(miss.item_id)))

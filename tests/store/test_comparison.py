@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processors.store import comparison
+from processors.store import comparison, settlement
 from processors.store.comparison import Agreement, Found
 from processors.store.database import Connection, Pool
-from processors.store.products import CONTENT_COLUMNS, Content
+from processors.store.products import CONTENT_COLUMNS, Content, Current, Product
+from processors.store.settlement import ItemDecision
 from processors.workflows import listed_pages
 from processors.zoho.items import Body
 from tests.workflows.scene import Scene, fields
@@ -190,8 +191,11 @@ def agree(connection: Connection, *item_ids: str, digest: bytes = DIGEST) -> Non
 
 def keep(connection: Connection, digest: bytes, **found: Found) -> None:
     agreements = [
-        Agreement(item_id, digest, each.current.revision, each.row_version) for item_id, each in found.items()
+        Agreement(item_id, digest, each.current.revision, each.row_version)
+        for item_id, each in found.items()
+        if each.row_version is not None
     ]
+    assert len(agreements) == len(found), "each has a row"
     comparison.keep(connection, agreements)
 
 
@@ -250,12 +254,56 @@ def test_a_row_that_is_written_between_comparison_and_note_is_looked_at_again(
     assert not is_known(connection)
 
 
-def test_what_a_transaction_wrote_is_known_by_the_version_that_it_made(connection: Connection) -> None:
-    product(connection, "1", CONTENT)
-    with connection.transaction():
-        connection.execute("UPDATE products SET price = 13, revision = 2")
-        comparison.keep(connection, [Agreement("1", DIGEST, 2, row_version=None)])
+def test_a_row_that_is_written_as_the_list_says_is_known_by_the_version_that_was_made(connection: Connection) -> None:
+    created = Product("1", CONTENT, MOMENT, None, {}, {})
+    updated = replace(created, content=replace(CONTENT, name="Cup"))
+    missing = Current(None, revision=0, absences=0)
+    assert settlement.settle(connection, [ItemDecision("1", missing, created, digest=DIGEST)]) == {"1"}
     assert is_known(connection)
+    known = settlement.read_current(connection, ["1"])["1"]
+    assert settlement.settle(connection, [ItemDecision("1", missing, updated, digest=OTHER)]) == set()
+    assert is_known(connection)
+    assert settlement.settle(connection, [ItemDecision("1", known, updated, digest=OTHER)]) == {"1"}
+    assert (is_known(connection), is_known(connection, digest=OTHER)) == (False, True)
+    known = settlement.read_current(connection, ["1"])["1"]
+    assert settlement.settle(connection, [ItemDecision("1", known, created)]) == {"1"}
+    assert (is_known(connection), is_known(connection, digest=OTHER)) == (False, False)
+
+
+WRITTEN_OTHERWISE = {
+    "name": "'x'",
+    "sku": "'x'",
+    "description": "NULL",
+    "price": "1",
+    "stock_quantity": "NULL",
+    "stock_on_hand": "1",
+    "is_active": "false",
+    "category_id": "'x'",
+    "category_name": "'x'",
+    "brand": "NULL",
+    "unit": "'x'",
+    "zoho_last_modified_at": "now()",
+    "deleted_at": "now()",
+    "altered_at": "now()",
+}
+
+
+@pytest.mark.parametrize("column", WRITTEN_OTHERWISE)
+def test_what_a_trigger_of_somebody_elses_makes_of_a_row_is_looked_at(connection: Connection, column: str) -> None:
+    with connection.transaction(force_rollback=True):
+        connection.execute(
+            f"""CREATE FUNCTION pg_temp.meddle() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN NEW.{column} := {WRITTEN_OTHERWISE[column]}; RETURN NEW; END $$;
+                CREATE TRIGGER meddling BEFORE INSERT OR UPDATE ON products
+                    FOR EACH ROW EXECUTE FUNCTION pg_temp.meddle()"""
+        )
+        decision = ItemDecision("1", Current(None, 0, 0), Product("1", CONTENT, MOMENT, None, {}, {}), digest=DIGEST)
+        assert settlement.settle(connection, [decision]) == {"1"}
+        assert not is_known(connection)
+
+
+def test_every_column_that_is_compared_may_be_meddled_with() -> None:
+    assert WRITTEN_OTHERWISE.keys() == {*CONTENT_COLUMNS, "zoho_last_modified_at", "deleted_at", "altered_at"}
 
 
 @pytest.mark.parametrize(

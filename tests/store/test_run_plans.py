@@ -12,7 +12,7 @@ import pytest
 from psycopg.pq import ExecStatus
 
 from processors.runtime.local import LocalPostgres
-from processors.store import database, schema
+from processors.store import comparison, database, schema
 from processors.store.database import Connection, Pool
 from processors.store.queries import Queries
 from tests.store.test_schema import numbered, sequential_scans
@@ -28,7 +28,7 @@ LARGE = {"products", "listed_digests", "events", "product_changes", "run_checks"
 
 ITEM_IDS = [str(number * 97 + 1) for number in range(200)]
 DIGESTS: dict[str, Any] = {"item_id": ITEM_IDS, "digest": [b"d" * 16] * 200}
-KEPT: dict[str, Any] = {**DIGESTS, "revision": [1] * 200, "row_version": [None, "1000"] * 100}
+KEPT: dict[str, Any] = {**DIGESTS, "revision": [1] * 200, "row_version": ["1000"] * 200}
 EVIDENCE: dict[str, Any] = {
     "item_id": ITEM_IDS[:40],
     "kind": ["changed"] * 40,
@@ -77,7 +77,7 @@ def filled(postgres: LocalPostgres) -> Iterator[Pool]:
                INSERT INTO products (zoho_item_id, name, sku, zoho_last_modified_at, raw)
                SELECT n::text, 'Product ' || n, 'SKU-' || n, now(), to_jsonb(pg_temp.noise(n))
                  FROM generate_series(1, 20000) AS n;
-               INSERT INTO listed_digests
+               INSERT INTO listed_digests (item_id, digest, revision, row_version)
                SELECT zoho_item_id, sha256(zoho_item_id::bytea), revision, xmin FROM products;
                INSERT INTO events (item_id, received_at, state, outcome, processed_at, fingerprint, body)
                SELECT (n % 5000 + 1)::text, now() - n * interval '15 minutes', 'processed', 'updated',
@@ -143,12 +143,23 @@ def test_the_same_statements_use_indexes_once_they_are_prepared(filled: Pool) ->
         assert planned_for_any(connection) == {}
 
 
-def test_a_page_is_compared_by_key_before_anything_was_ever_analyzed(filled: Pool) -> None:
+@pytest.mark.parametrize("was_analyzed_empty", [False, True], ids=["never analyzed", "analyzed while empty"])
+def test_a_page_is_compared_by_key_whatever_was_known_of_the_tables(filled: Pool, was_analyzed_empty: bool) -> None:
     with filled.connection() as connection, connection.transaction(force_rollback=True):
         for table in ("products", "listed_digests"):
             connection.execute(f"CREATE TEMPORARY TABLE kept_{table} ON COMMIT DROP AS SELECT * FROM {table}")
             connection.execute(f"TRUNCATE {table}")
+        if was_analyzed_empty:
+            connection.execute("ANALYZE products, listed_digests")
+            # What is prepared now, is planned for empty tables.
+            for _ in range(7):
+                comparison.find_unknown(connection, dict(zip(ITEM_IDS, DIGESTS["digest"], strict=True)))
+        for table in ("products", "listed_digests"):
             connection.execute(f"INSERT INTO {table} SELECT * FROM kept_{table}")
+        prepared = connection.execute(
+            "SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%listed_dig%'"
+        )
+        assert prepared.fetchall() == []
         for statement, parameters in ((COMPARISON.find_unknown, DIGESTS), (COMPARISON.keep, KEPT)):
             (row,) = connection.execute("EXPLAIN (FORMAT JSON) " + statement, parameters).fetchall()
             assert read_whole(row["QUERY PLAN"]) == []

@@ -253,10 +253,10 @@ def test_what_cannot_be_applied_is_kept_once_as_a_dead_event(scene: Scene, conne
     runs.keep_unusable(connection, run, odd)
     runs.keep_unusable(connection, run, [*odd, Unusable("1", b'{"item_id": "1", "more": 1}', ValueError("odder"))])
     runs.keep_unusable(connection, run, [])
-    kept = scene.execute("SELECT kind, item_id, state, error_class, error, body, run_id FROM events ORDER BY id")
+    kept = scene.execute("SELECT kind, item_id, state, error_class, error, body, run_id FROM events ORDER BY error")
     assert [tuple(row.values()) for row in kept] == [
-        ("changed", "1", "dead", "ValueError", "odd", b'{"item_id": "1"}', run.id),
         ("changed", None, "dead", "KeyError", "KeyError", b"7", run.id),
+        ("changed", "1", "dead", "ValueError", "odd", b'{"item_id": "1"}', run.id),
         ("changed", "1", "dead", "ValueError", "odder", b'{"item_id": "1", "more": 1}', run.id),
     ]
 

@@ -1,8 +1,9 @@
 -- Drift: why a sweep had to make a change that a webhook should have made.
 
 -- name: evidence
--- What is known of deliveries for some items since the time when each became wrong. For the SELECTs around the arrays
--- see comparison.sql.
+-- What is known of deliveries for some items since the time when each became wrong. A page often has few of them; by way
+-- of a SELECT the planner does not see how few: it would else find a plan for two cheaper than the one for any number,
+-- and make it anew each time.
 SELECT changed.item_id,
        coalesce(bool_or(events.state = 'dead'), false) AS has_dead_event,
        coalesce(bool_or(events.state IN ('recorded', 'queued', 'processing')), false) AS has_unfinished_event,

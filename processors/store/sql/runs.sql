@@ -155,6 +155,8 @@ SELECT 'changed', item_id, 'dead', error_class, error, body, %(run_id)s, fingerp
   FROM unnest(%(item_id)b::text[], %(error_class)b::text[], %(error)b::text[], %(body)b::bytea[],
               %(fingerprint)b::bytea[])
        AS unusable (item_id, error_class, error, body, fingerprint)
+ -- Two runs that keep the same ones would else wait for each other.
+ ORDER BY fingerprint
     ON CONFLICT (fingerprint) DO NOTHING;
 
 -- name: end_listing

@@ -8,6 +8,8 @@ SELECT wanted.item_id, products.*, absences_of(item_id) AS absences
 
 -- name: settle
 -- Write decisions: each item's row, its changes and the verdict on each of its events, together or not at all.
+-- With a row that is to say what Zoho's list says comes the digest of that. It is kept beside the version that was written,
+-- if that is what was meant to be written: a trigger of somebody else's may have made it another.
 -- An item is left out, to be decided anew, where one of its events is no longer ours (the lease lapsed and another
 -- worker took it) or where its row is not the one that was decided upon. Returns the items that were settled.
 WITH items AS (
@@ -17,10 +19,10 @@ WITH items AS (
                   %(stock_quantity)b::integer[], %(stock_on_hand)b::numeric[], %(is_active)b::boolean[],
                   %(category_id)b::text[], %(category_name)b::text[], %(brand)b::text[], %(unit)b::text[],
                   %(zoho_last_modified_at)b::timestamptz[], %(deleted_at)b::timestamptz[],
-                  %(altered_at)b::timestamptz[], %(raw)b::text[], %(older_keys)b::text[])
+                  %(altered_at)b::timestamptz[], %(raw)b::text[], %(older_keys)b::text[], %(digest)b::bytea[])
            AS item (item_id, revision, absences, writes, name, sku, description, price, stock_quantity, stock_on_hand,
                     is_active, category_id, category_name, brand, unit, zoho_last_modified_at, deleted_at, altered_at,
-                    raw, older_keys)
+                    raw, older_keys, digest)
 ), verdicts AS (
     SELECT *
       FROM unnest(%(event_id)b::bigint[], %(attempt)b::integer[], %(event_item_id)b::text[], %(outcome)b::text[],
@@ -59,7 +61,23 @@ WITH items AS (
            altered_at = excluded.altered_at, raw = excluded.raw, older_keys = excluded.older_keys,
            revision = excluded.revision, updated_at = now()
      WHERE products.revision = excluded.revision - 1
- RETURNING zoho_item_id
+ RETURNING products.*, products.xmin AS row_version
+), known AS (
+    INSERT INTO listed_digests (item_id, digest, revision, row_version)
+    SELECT item_id, digest, written.revision, row_version
+      FROM written
+      JOIN ready ON item_id = zoho_item_id
+     WHERE digest IS NOT NULL
+       AND (written.name, written.sku, written.description, written.price, written.stock_quantity,
+            written.stock_on_hand, written.is_active, written.category_id, written.category_name, written.brand,
+            written.unit, written.zoho_last_modified_at, written.deleted_at, written.altered_at)
+           IS NOT DISTINCT FROM
+           (ready.name, ready.sku, ready.description, ready.price, ready.stock_quantity, ready.stock_on_hand,
+            ready.is_active, ready.category_id, ready.category_name, ready.brand, ready.unit,
+            ready.zoho_last_modified_at, ready.deleted_at, ready.altered_at)
+     ORDER BY item_id
+        ON CONFLICT (item_id) DO UPDATE
+       SET digest = excluded.digest, revision = excluded.revision, row_version = excluded.row_version
 ), settled AS (
     SELECT zoho_item_id AS item_id
       FROM written
