@@ -61,7 +61,8 @@ WITH items AS (
            altered_at = excluded.altered_at, raw = excluded.raw, older_keys = excluded.older_keys,
            revision = excluded.revision, updated_at = now()
      WHERE products.revision = excluded.revision - 1
- RETURNING products.*, products.xmin AS row_version
+ RETURNING zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id,
+           category_name, brand, unit, zoho_last_modified_at, deleted_at, altered_at, revision, xmin AS row_version
 ), known AS (
     INSERT INTO listed_digests (item_id, digest, revision, row_version)
     SELECT item_id, digest, written.revision, row_version
