@@ -451,8 +451,8 @@ CREATE TABLE IF NOT EXISTS run_checks (
     is_suspect boolean NOT NULL,                               -- no page showed it: it may be deleted in Zoho
     PRIMARY KEY (run_id, item_id));
 
--- listed_digests: what Zoho's list said of an item when a run last found its row to agree, and which version of the row
--- that was. Derived: an empty table only makes the next run slower, so it is not logged, and a crash empties it.
+-- listed_digests: what Zoho's list said of an item when a run last found its row to agree, or wrote it so, and which
+-- version of the row that was. Derived: an empty table only makes the next run slower, so it is not logged, and a crash empties it.
 CREATE UNLOGGED TABLE IF NOT EXISTS listed_digests (item_id text PRIMARY KEY);
 
 ALTER TABLE listed_digests

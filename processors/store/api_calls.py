@@ -47,7 +47,7 @@ class Usage:
 
 def admit(connection: Connection, purpose: Purpose, limits: Limits, run_id: int | None = None) -> Admission:
     """Start a call if the gate, the minute, the day and the concurrency let it, in one round trip."""
-    # What is sent together is one transaction, without a word about it.
+    # What is sent in one pipeline is one transaction, without BEGIN and COMMIT.
     with connection.pipeline():
         connection.execute(_queries.stand_in_line)
         cursor = connection.execute(

@@ -1,9 +1,9 @@
 """What Zoho's list says of items, compared with their rows.
 
-`listed_digests` keeps a digest of what the list said of an item when its row was last found to agree, and which version
-of the row that was: whoever writes the row, by whatever way, makes another version of it. Where both are the same
-again, the row is not looked at. Whatever the table holds is derived: where it is empty or out of date, rows are read
-and compared, which writes it anew.
+`listed_digests` keeps a digest of what the list said of an item when its row was last found to agree, or written so,
+and which version of the row that was: whoever writes the row, by whatever way, makes another version of it. Where both
+are the same again, the row is not looked at. Whatever the table holds is derived: where it is empty or out of date,
+rows are read and compared, which writes it anew.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Agreement:
 
 
 def find_unknown(connection: Connection, digests: Mapping[str, bytes | None]) -> dict[str, Found]:
-    """Return, of all but the items that are known to agree with their rows, what is known; without a digest none is."""
+    """Return what is known of all items but those that are known to agree; an item without a digest never is."""
     parameters = {"item_id": list(digests), "digest": list(digests.values())}
     # Planned each time: a plan that was made while the tables were empty, as after a crash, reads them whole.
     rows = connection.execute(_queries.find_unknown, parameters, prepare=False).fetchall()

@@ -260,22 +260,7 @@ def test_the_simulators_list_reads_as_its_single_items_do() -> None:
 
 # Digests
 
-LISTED = {
-    "item_id": ID,
-    "name": "Mug",
-    "sku": "MUG",
-    "description": "Big",
-    "rate": 12.5,
-    "stock_on_hand": 7,
-    "status": "active",
-    "category_id": "1",
-    "category_name": "Kitchen",
-    "brand": "Hearthline",
-    "unit": "pcs",
-    "track_inventory": True,
-    "created_time": "2026-10-05T21:32:21+0530",
-    "last_modified_time": "2026-10-05T21:32:21+0530",
-}
+LISTED: dict[str, Any] = {key: f"its {key}" for key in listing._KEYS}
 OF_THE_DIGEST = sorted(LISTED.keys() - {"item_id", "created_time"})
 
 
@@ -285,13 +270,9 @@ def digest(fields: dict[str, Any]) -> bytes:
     return found
 
 
-def test_every_key_that_is_read_is_part_of_the_samples() -> None:
-    assert LISTED.keys() == set(listing._KEYS)
-
-
 @pytest.mark.parametrize("key", OF_THE_DIGEST)
 @pytest.mark.parametrize("value", [None, "", "Cup", 1, False])
-def test_another_value_has_another_digest_and_so_has_none(key: str, value: object) -> None:
+def test_another_value_has_another_digest_and_so_has_none_at_all(key: str, value: object) -> None:
     changed, without = LISTED | {key: value}, {k: v for k, v in LISTED.items() if k != key}
     assert len({digest(LISTED), digest(changed), digest(without)}) == 3
 
