@@ -1,55 +1,54 @@
 -- The whole database of zoho-mirror, in reading order.
 --
--- `python -m processors migrate` runs this file in one transaction, under a lock. It may be run again at any time,
--- by any number of processes: a table is created with its key, and every other column is added where it is
--- missing, so that an older database moves forward and keeps its rows. Nothing here removes or rewrites data.
--- Where the database is already as this file makes it, `migrate` leaves it alone, and locks nothing.
+-- `python -m processors migrate` makes an empty database by this file. A database with rows gets here by the numbered
+-- files in processors/store/migrations; a test proves that both ways end in the same. A change is made in both places:
+-- docs/how-to-add.md, "A change of the schema".
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- products: the copy, one row for each item. Other programs read it.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS products (zoho_item_id text PRIMARY KEY);
-
-ALTER TABLE products
-    ADD COLUMN IF NOT EXISTS name text NOT NULL DEFAULT '',
-    ADD COLUMN IF NOT EXISTS sku text,                        -- not unique: the item id is the identity
-    ADD COLUMN IF NOT EXISTS description text,
-    ADD COLUMN IF NOT EXISTS price numeric,                   -- Zoho's rate
-    ADD COLUMN IF NOT EXISTS stock_quantity integer,          -- stock_on_hand, floored; null where not tracked
-    ADD COLUMN IF NOT EXISTS stock_on_hand numeric,           -- exact
-    ADD COLUMN IF NOT EXISTS is_active boolean NOT NULL DEFAULT false,
-    ADD COLUMN IF NOT EXISTS category_id text,
-    ADD COLUMN IF NOT EXISTS category_name text,
-    ADD COLUMN IF NOT EXISTS brand text,
-    ADD COLUMN IF NOT EXISTS unit text,
-    ADD COLUMN IF NOT EXISTS zoho_last_modified_at timestamptz,
-    ADD COLUMN IF NOT EXISTS deleted_at timestamptz,          -- the tombstone; the row stays
+CREATE TABLE products (
+    zoho_item_id text PRIMARY KEY,
+    name text NOT NULL DEFAULT '',
+    sku text,                        -- not unique: the item id is the identity
+    description text,
+    price numeric,                   -- Zoho's rate
+    stock_quantity integer,          -- stock_on_hand, floored; null where not tracked
+    stock_on_hand numeric,           -- exact
+    is_active boolean NOT NULL DEFAULT false,
+    category_id text,
+    category_name text,
+    brand text,
+    unit text,
+    zoho_last_modified_at timestamptz,
+    deleted_at timestamptz,          -- the tombstone; the row stays
     -- The richest body seen: of every key the newest value that any body carried. The columns above are its
     -- projection (processors/workflows/merging.py).
-    ADD COLUMN IF NOT EXISTS raw jsonb NOT NULL DEFAULT '{}',
+    raw jsonb NOT NULL DEFAULT '{}',
     -- Keys of `raw` whose value is older than zoho_last_modified_at, with the time of that value in seconds since
     -- 1970: a newer body did not carry them. Usually empty.
-    ADD COLUMN IF NOT EXISTS older_keys jsonb NOT NULL DEFAULT '{}',
+    older_keys jsonb NOT NULL DEFAULT '{}',
     -- Counts the writes of this row. Whoever decides on a write names the revision it decided upon.
-    ADD COLUMN IF NOT EXISTS revision bigint NOT NULL DEFAULT 1,
+    revision bigint NOT NULL DEFAULT 1,
     -- When something other than the mirror wrote this row; null: nothing did since Zoho confirmed what is in it.
-    ADD COLUMN IF NOT EXISTS altered_at timestamptz,
-    ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS updated_at timestamptz NOT NULL DEFAULT now();
+    altered_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
 
 -- An operator, or a shop, looks a product up by its SKU.
 -- Hashed: a B-tree would refuse a row whose SKU is absurdly long.
-CREATE INDEX IF NOT EXISTS products_sku ON products USING hash (sku) WHERE sku IS NOT NULL;
+CREATE INDEX products_sku ON products USING hash (sku) WHERE sku IS NOT NULL;
 
 -- Whoever writes a row without counting its revision up is not the mirror. The next sweep asks Zoho what belongs there.
-CREATE OR REPLACE FUNCTION note_alteration() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION note_alteration() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.altered_at := now();
     RETURN NEW;
 END $$;
 
-CREATE OR REPLACE TRIGGER products_altered BEFORE UPDATE ON products
+CREATE TRIGGER products_altered BEFORE UPDATE ON products
     FOR EACH ROW
     WHEN (NEW.revision = OLD.revision
           AND NEW.altered_at IS NOT DISTINCT FROM OLD.altered_at
@@ -63,10 +62,10 @@ CREATE OR REPLACE TRIGGER products_altered BEFORE UPDATE ON products
     EXECUTE FUNCTION note_alteration();
 
 -- How many there are, by state.
-CREATE INDEX IF NOT EXISTS products_state ON products (deleted_at, is_active);
+CREATE INDEX products_state ON products (deleted_at, is_active);
 
 -- What a list of products is asked for. The planner takes it apart: what is null costs nothing.
-CREATE OR REPLACE FUNCTION product_is_meant(product products, text_ text, pattern text, state text,
+CREATE FUNCTION product_is_meant(product products, text_ text, pattern text, state text,
     is_out_of_stock boolean, changed_since timestamptz, category text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT (text_ IS NULL OR product.zoho_item_id = text_ OR product.sku = text_
             OR product.name ILIKE pattern OR product.sku ILIKE pattern)
@@ -83,7 +82,7 @@ $$;
 -- SHA-256 over what a row says of its item: each text with its length, numbers without trailing zeros, "-" for null.
 -- A run's certificate adds these up (processors/store/sql/certificates.sql). Not part of it is what may differ between
 -- two copies of the same content: times, and the other keys of the body.
-CREATE OR REPLACE FUNCTION content_digest(product products) RETURNS bytea LANGUAGE sql STABLE AS $$
+CREATE FUNCTION content_digest(product products) RETURNS bytea LANGUAGE sql STABLE AS $$
     SELECT sha256(convert_to(
         length(product.zoho_item_id) || ':' || product.zoho_item_id || ','
         || length(product.name) || ':' || product.name || ','
@@ -109,14 +108,13 @@ $$;
 --                                                        that is replayed
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
-
-ALTER TABLE events
-    ADD COLUMN IF NOT EXISTS received_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS kind text NOT NULL DEFAULT 'changed'
+CREATE TABLE events (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    kind text NOT NULL DEFAULT 'changed'
         CONSTRAINT events_kind CHECK (kind IN ('changed', 'deleted')),
-    ADD COLUMN IF NOT EXISTS item_id text,                    -- null: the body could not be read
-    ADD COLUMN IF NOT EXISTS state text NOT NULL DEFAULT 'recorded'
+    item_id text,                    -- null: the body could not be read
+    state text NOT NULL DEFAULT 'recorded'
         CONSTRAINT events_state CHECK (state IN (
             'recorded',     -- committed; not handed to Redis yet, or waiting for its next try
             'queued',       -- its id is in Redis, as far as we know
@@ -124,78 +122,83 @@ ALTER TABLE events
             'processed',    -- finished, with an outcome
             'dead'          -- needs a person
         )),
-    ADD COLUMN IF NOT EXISTS outcome text
+    outcome text
         CONSTRAINT events_outcome CHECK (
             outcome IN ('created', 'updated', 'unchanged', 'stale', 'tombstoned', 'gone')),
-    ADD COLUMN IF NOT EXISTS attempts integer NOT NULL DEFAULT 0,   -- claims, each by one worker; fences late writes
-    ADD COLUMN IF NOT EXISTS failures integer NOT NULL DEFAULT 0,   -- attempts that failed; waiting is no failure
-    ADD COLUMN IF NOT EXISTS error_class text,
-    ADD COLUMN IF NOT EXISTS error text,                      -- why it is dead, or why it is tried again
-    ADD COLUMN IF NOT EXISTS error_at text,                   -- the traceback's last line: file, line and function
-    ADD COLUMN IF NOT EXISTS warnings jsonb NOT NULL DEFAULT '[]', -- odd fields that were left empty
-    ADD COLUMN IF NOT EXISTS body bytea NOT NULL DEFAULT '',  -- as received: jsonb would refuse NUL and bad UTF-8
-    ADD COLUMN IF NOT EXISTS content_type text NOT NULL DEFAULT 'application/json',
-    ADD COLUMN IF NOT EXISTS query_string bytea NOT NULL DEFAULT '',
-    ADD COLUMN IF NOT EXISTS is_dated boolean NOT NULL DEFAULT true, -- its body says when the item was modified
+    attempts integer NOT NULL DEFAULT 0,   -- claims, each by one worker; fences late writes
+    failures integer NOT NULL DEFAULT 0,   -- attempts that failed; waiting is no failure
+    error_class text,
+    error text,                      -- why it is dead, or why it is tried again
+    error_at text,                   -- the traceback's last line: file, line and function
+    warnings jsonb NOT NULL DEFAULT '[]', -- odd fields that were left empty
+    body bytea NOT NULL DEFAULT '',  -- as received: jsonb would refuse NUL and bad UTF-8
+    content_type text NOT NULL DEFAULT 'application/json',
+    query_string bytea NOT NULL DEFAULT '',
+    is_dated boolean NOT NULL DEFAULT true, -- its body says when the item was modified
     -- SHA-256 over route and body. At most one event holds a fingerprint; it gives it up when the same body would
     -- count as new (processors/store/sql/inbox.sql, release_fingerprints).
-    ADD COLUMN IF NOT EXISTS fingerprint bytea CONSTRAINT events_fingerprint UNIQUE,
+    fingerprint bytea CONSTRAINT events_fingerprint UNIQUE,
     -- From when a worker may take it: its receipt, its next try, or the end of the lease of the worker that has it.
-    ADD COLUMN IF NOT EXISTS claimable_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS queued_at timestamptz,           -- last handed to Redis
-    ADD COLUMN IF NOT EXISTS needs_fetch boolean NOT NULL DEFAULT false, -- only Zoho can, or could, tell: on its own queue
-    ADD COLUMN IF NOT EXISTS claimed_by text,                 -- the process that took it last
-    ADD COLUMN IF NOT EXISTS claimed_at timestamptz,
-    ADD COLUMN IF NOT EXISTS processed_at timestamptz,
+    claimable_at timestamptz NOT NULL DEFAULT now(),
+    queued_at timestamptz,           -- last handed to Redis
+    needs_fetch boolean NOT NULL DEFAULT false, -- only Zoho can, or could, tell: on its own queue
+    claimed_by text,                 -- the process that took it last
+    claimed_at timestamptz,
+    processed_at timestamptz,
     -- The replay that sent it again last; null: it was never replayed, or was delivered again since.
-    ADD COLUMN IF NOT EXISTS replay_id bigint,
+    replay_id bigint,
     -- An operator took a dead event for settled: it stays dead, and asks for nobody any more.
-    ADD COLUMN IF NOT EXISTS discarded_at timestamptz,
-    ADD COLUMN IF NOT EXISTS discarded_by text,
-    ADD COLUMN IF NOT EXISTS discard_reason text,
+    discarded_at timestamptz,
+    discarded_by text,
+    discard_reason text,
     -- Not delivered, but found unusable by that reconciliation run, and kept here to be replayed.
-    ADD COLUMN IF NOT EXISTS run_id bigint;
+    run_id bigint,
+    -- A state and its evidence belong together.
+    CONSTRAINT events_finished CHECK (
+        (state = 'processed') = (outcome IS NOT NULL)
+        AND (state = 'processed') = (processed_at IS NOT NULL)
+        AND (state <> 'dead' OR error IS NOT NULL))
+);
 
 -- What is left to do: claims of a backlog, the relay, and the age of the oldest unfinished event.
-CREATE INDEX IF NOT EXISTS events_unfinished ON events (needs_fetch, claimable_at)
+CREATE INDEX events_unfinished ON events (needs_fetch, claimable_at)
     WHERE state IN ('recorded', 'queued', 'processing');
 -- The timeline of one item, and other events that wait for the same fetch.
-CREATE INDEX IF NOT EXISTS events_item ON events (item_id, id);
+CREATE INDEX events_item ON events (item_id, id);
 -- Items that are, or were, known to be gone (store/sql/inbox.sql, claim_events).
-CREATE INDEX IF NOT EXISTS events_absence ON events (item_id)
+CREATE INDEX events_absence ON events (item_id)
     WHERE (state = 'processed') IS TRUE AND (kind = 'deleted' OR outcome IN ('gone', 'tombstoned'));
 -- Counts for metrics and the console.
-CREATE INDEX IF NOT EXISTS events_state_outcome ON events (state, outcome);
+CREATE INDEX events_state_outcome ON events (state, outcome);
 -- Dead letters, by cause and for replay; and the newest of them.
-CREATE INDEX IF NOT EXISTS events_dead ON events (error_class, id) WHERE state = 'dead';
-CREATE INDEX IF NOT EXISTS events_dead_by_id ON events (id) WHERE state = 'dead';
+CREATE INDEX events_dead ON events (error_class, id) WHERE state = 'dead';
+CREATE INDEX events_dead_by_id ON events (id) WHERE state = 'dead';
 -- Whatever failed, by its error, its class or its cause.
-CREATE INDEX IF NOT EXISTS events_with_error ON events (id) WHERE error IS NOT NULL;
+CREATE INDEX events_with_error ON events (id) WHERE error IS NOT NULL;
 -- What a run found unusable.
-CREATE INDEX IF NOT EXISTS events_run ON events (run_id, id) WHERE run_id IS NOT NULL;
+CREATE INDEX events_run ON events (run_id, id) WHERE run_id IS NOT NULL;
 -- Deletions: few, among many changes.
-CREATE INDEX IF NOT EXISTS events_deleted ON events (id) WHERE kind = 'deleted';
+CREATE INDEX events_deleted ON events (id) WHERE kind = 'deleted';
 -- What was received in some hours. Rows lie in the order of their receipt, or nearly: so a few kilobytes do, which cost
 -- writers almost nothing, where a B-tree would cost them a twelfth of their time. Where rows that retention removed made
 -- room for others, old and new times share a page, hence more than one range for each group of pages.
-CREATE INDEX IF NOT EXISTS events_received ON events USING brin (received_at timestamptz_minmax_multi_ops)
+CREATE INDEX events_received ON events USING brin (received_at timestamptz_minmax_multi_ops)
     WITH (pages_per_range = 32, autosummarize = on);
 -- What a replay sent again.
-CREATE INDEX IF NOT EXISTS events_replay ON events (replay_id) WHERE replay_id IS NOT NULL;
+CREATE INDEX events_replay ON events (replay_id) WHERE replay_id IS NOT NULL;
 -- What was finished lately: its lag, and what the deliveries among it came to.
-CREATE INDEX IF NOT EXISTS events_processed ON events (processed_at) INCLUDE (received_at, outcome, run_id)
+CREATE INDEX events_processed ON events (processed_at) INCLUDE (received_at, outcome, run_id)
     WHERE state = 'processed';
-DROP INDEX IF EXISTS events_processed_at;  -- the same without outcome and run
 
 -- The root of an error's cause: its text but for numbers and what is quoted in it. Events that died of the same share it.
 -- An apostrophe within a word quotes nothing.
-CREATE OR REPLACE FUNCTION root_cause(error text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION root_cause(error text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT left(regexp_replace(regexp_replace(error, '(?<!\w)''[^'']*''|"[^"]*"', '…', 'g'), '\d+', '…', 'g'), 200)
 $$;
 
 -- What a list of events is asked for. The planner takes it apart: what is null costs nothing. Dead ones are those that
 -- nobody discarded, unless the discarded ones are meant.
-CREATE OR REPLACE FUNCTION event_is_meant(event events, state_ text, is_discarded boolean, outcome_ text, kind_ text,
+CREATE FUNCTION event_is_meant(event events, state_ text, is_discarded boolean, outcome_ text, kind_ text,
     item text, run bigint, error_part text, class text, cause text, since timestamptz, until timestamptz)
     RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT (state_ IS NULL OR event.state = state_)
@@ -211,84 +214,72 @@ CREATE OR REPLACE FUNCTION event_is_meant(event events, state_ text, is_discarde
        AND (until IS NULL OR event.received_at < until)
 $$;
 
-DO $$
-BEGIN
-    -- A state and its evidence belong together.
-    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'events'::regclass AND conname = 'events_finished') THEN
-        ALTER TABLE events ADD CONSTRAINT events_finished CHECK (
-            (state = 'processed') = (outcome IS NOT NULL)
-            AND (state = 'processed') = (processed_at IS NOT NULL)
-            AND (state <> 'dead' OR error IS NOT NULL));
-    END IF;
-END $$;
-
 -- event_attempts: attempts that did not finish their event, one by one, and former successes of an event that was
 -- replayed. The attempt that finished it is in the event's own row: most events have no row here.
-CREATE TABLE IF NOT EXISTS event_attempts (
+CREATE TABLE event_attempts (
     event_id bigint NOT NULL,
     attempt integer NOT NULL,
-    PRIMARY KEY (event_id, attempt));
-
-ALTER TABLE event_attempts
-    ADD COLUMN IF NOT EXISTS worker text,
-    ADD COLUMN IF NOT EXISTS started_at timestamptz,
-    ADD COLUMN IF NOT EXISTS ended_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS outcome text,                    -- of an attempt that had finished the event
-    ADD COLUMN IF NOT EXISTS error_class text,
-    ADD COLUMN IF NOT EXISTS error text,
-    ADD COLUMN IF NOT EXISTS error_at text,
+    worker text,
+    started_at timestamptz,
+    ended_at timestamptz NOT NULL DEFAULT now(),
+    outcome text,                    -- of an attempt that had finished the event
+    error_class text,
+    error text,
+    error_at text,
     -- Waiting for the quota or the credentials is no failure; repeated waits for one thing are one row.
-    ADD COLUMN IF NOT EXISTS is_wait boolean NOT NULL DEFAULT false,
-    ADD COLUMN IF NOT EXISTS times integer NOT NULL DEFAULT 1;
+    is_wait boolean NOT NULL DEFAULT false,
+    times integer NOT NULL DEFAULT 1,
+    PRIMARY KEY (event_id, attempt)
+);
 
-CREATE UNIQUE INDEX IF NOT EXISTS event_attempts_wait ON event_attempts (event_id, error_class) WHERE is_wait;
+CREATE UNIQUE INDEX event_attempts_wait ON event_attempts (event_id, error_class) WHERE is_wait;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- replays: events that a person sent again, all that matched, a few at a time.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS replays (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
-
-ALTER TABLE replays
-    ADD COLUMN IF NOT EXISTS requested_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS requested_by text NOT NULL,
-    ADD COLUMN IF NOT EXISTS reason text NOT NULL DEFAULT '',
-    ADD COLUMN IF NOT EXISTS filter jsonb NOT NULL DEFAULT '{}',   -- what was asked for
-    ADD COLUMN IF NOT EXISTS per_second integer NOT NULL DEFAULT 50,
-    ADD COLUMN IF NOT EXISTS state text NOT NULL DEFAULT 'running'
+CREATE TABLE replays (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    requested_at timestamptz NOT NULL DEFAULT now(),
+    requested_by text NOT NULL,
+    reason text NOT NULL DEFAULT '',
+    filter jsonb NOT NULL DEFAULT '{}',   -- what was asked for
+    per_second integer NOT NULL DEFAULT 50,
+    state text NOT NULL DEFAULT 'running'
         CONSTRAINT replays_state CHECK (state IN (
             'running',      -- events are sent again, per_second of them each second
             'complete',     -- all were sent; what came of them, they say themselves
             'cancelled'     -- a person stopped it; what was sent stays sent
         )),
-    ADD COLUMN IF NOT EXISTS finished_at timestamptz,
-    ADD COLUMN IF NOT EXISTS total integer NOT NULL DEFAULT 0;
+    finished_at timestamptz,
+    total integer NOT NULL DEFAULT 0
+);
 
 -- replay_events: the events that a replay sends.
-CREATE TABLE IF NOT EXISTS replay_events (
+CREATE TABLE replay_events (
     replay_id bigint NOT NULL,
     event_id bigint NOT NULL,
     sent_at timestamptz,                                       -- null: not yet
     note text,                                                 -- why it was not sent
-    PRIMARY KEY (replay_id, event_id));
+    PRIMARY KEY (replay_id, event_id)
+);
 
-CREATE INDEX IF NOT EXISTS replay_events_unsent ON replay_events (replay_id, event_id) WHERE sent_at IS NULL;
+CREATE INDEX replay_events_unsent ON replay_events (replay_id, event_id) WHERE sent_at IS NULL;
 
 -- retention: how far finished events were trimmed, by the time they finished.
-CREATE TABLE IF NOT EXISTS retention (
-    singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT retention_singleton CHECK (singleton));
+CREATE TABLE retention (
+    singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT retention_singleton CHECK (singleton),
+    bodies_trimmed_until timestamptz NOT NULL DEFAULT 'epoch',
+    events_trimmed_until timestamptz NOT NULL DEFAULT 'epoch'
+);
 
-ALTER TABLE retention
-    ADD COLUMN IF NOT EXISTS bodies_trimmed_until timestamptz NOT NULL DEFAULT 'epoch',
-    ADD COLUMN IF NOT EXISTS events_trimmed_until timestamptz NOT NULL DEFAULT 'epoch';
-
-INSERT INTO retention DEFAULT VALUES ON CONFLICT DO NOTHING;
+INSERT INTO retention DEFAULT VALUES;
 
 -- How many finished events said that an item is gone. It stands in for the tombstone of an item that has no row: a
 -- change that arrives later is checked with Zoho first. Of an item that came back it tells that a deletion, which
 -- carries no time, may be the old one once more. "IS TRUE" stands here as it does in events_absence: so no index on the
 -- state looks as good as that one, not even before the first ANALYZE.
-CREATE OR REPLACE FUNCTION absences_of(an_item_id text) RETURNS bigint LANGUAGE sql STABLE AS $$
+CREATE FUNCTION absences_of(an_item_id text) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT count(*)
       FROM events
      WHERE item_id = an_item_id
@@ -301,19 +292,18 @@ $$;
 -- its cause names.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS product_changes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
-
-ALTER TABLE product_changes
-    ADD COLUMN IF NOT EXISTS item_id text NOT NULL,
-    ADD COLUMN IF NOT EXISTS changed_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS source text NOT NULL
+CREATE TABLE product_changes (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    item_id text NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT now(),
+    source text NOT NULL
         CONSTRAINT product_changes_source CHECK (source IN ('webhook', 'full', 'recent', 'replay', 'fetch')),
-    ADD COLUMN IF NOT EXISTS event_id bigint,                 -- no foreign key: the history outlives the inbox
-    ADD COLUMN IF NOT EXISTS run_id bigint,
-    ADD COLUMN IF NOT EXISTS changes jsonb NOT NULL,          -- {"price": ["12.50", "13.00"]}
-    ADD COLUMN IF NOT EXISTS zoho_modified_at timestamptz,    -- when Zoho says that the item was modified
+    event_id bigint,                 -- no foreign key: the history outlives the inbox
+    run_id bigint,
+    changes jsonb NOT NULL,          -- {"price": ["12.50", "13.00"]}
+    zoho_modified_at timestamptz,    -- when Zoho says that the item was modified
     -- Of a sweep's change: why no webhook had made it, as far as can be told (processors/workflows/drift.py).
-    ADD COLUMN IF NOT EXISTS cause text
+    cause text
         CONSTRAINT product_changes_cause CHECK (cause IN (
             -- Not drift:
             'first_load',           -- the mirror had never read the whole catalogue before
@@ -329,18 +319,19 @@ ALTER TABLE product_changes
             'no_delivery'           -- nothing was seen of it
         )),
     -- Since when the row was wrong. Of a tombstone: at the earliest.
-    ADD COLUMN IF NOT EXISTS wrong_since timestamptz,
+    wrong_since timestamptz,
     -- The transaction, to tell which changes a snapshot of the database holds.
-    ADD COLUMN IF NOT EXISTS made_in xid8 NOT NULL DEFAULT pg_current_xact_id();
+    made_in xid8 NOT NULL DEFAULT pg_current_xact_id()
+);
 
-CREATE INDEX IF NOT EXISTS product_changes_item ON product_changes (item_id, id);
+CREATE INDEX product_changes_item ON product_changes (item_id, id);
 -- What a run changed.
-CREATE INDEX IF NOT EXISTS product_changes_run ON product_changes (run_id, id) WHERE run_id IS NOT NULL;
+CREATE INDEX product_changes_run ON product_changes (run_id, id) WHERE run_id IS NOT NULL;
 -- What changed lately: freshness. Without what a first run loads, which may be a million rows.
-CREATE INDEX IF NOT EXISTS product_changes_changed_at ON product_changes (changed_at)
+CREATE INDEX product_changes_changed_at ON product_changes (changed_at)
     WHERE cause IS DISTINCT FROM 'first_load';
 -- What may turn out to have been late only.
-CREATE INDEX IF NOT EXISTS product_changes_undelivered ON product_changes (changed_at) WHERE cause = 'no_delivery';
+CREATE INDEX product_changes_undelivered ON product_changes (changed_at) WHERE cause = 'no_delivery';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- reconciliation_runs: one comparison with Zoho's own list; all of it (full), or what was modified lately (recent).
@@ -355,114 +346,110 @@ CREATE INDEX IF NOT EXISTS product_changes_undelivered ON product_changes (chang
 -- by another worker.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS reconciliation_runs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
-
-ALTER TABLE reconciliation_runs
-    ADD COLUMN IF NOT EXISTS kind text NOT NULL
+CREATE TABLE reconciliation_runs (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind text NOT NULL
         CONSTRAINT reconciliation_runs_kind CHECK (kind IN ('full', 'recent')),
-    ADD COLUMN IF NOT EXISTS trigger text NOT NULL DEFAULT 'schedule'
+    trigger text NOT NULL DEFAULT 'schedule'
         CONSTRAINT reconciliation_runs_trigger CHECK (trigger IN ('schedule', 'console', 'api', 'cli')),
-    ADD COLUMN IF NOT EXISTS state text NOT NULL DEFAULT 'running'
+    state text NOT NULL DEFAULT 'running'
         CONSTRAINT reconciliation_runs_state CHECK (state IN ('running', 'complete', 'partial', 'held', 'failed')),
-    ADD COLUMN IF NOT EXISTS phase text NOT NULL DEFAULT 'listing'
+    phase text NOT NULL DEFAULT 'listing'
         CONSTRAINT reconciliation_runs_phase CHECK (phase IN (
             'listing',      -- reads pages
             'checking'      -- asks Zoho for the items that the list leaves in doubt
         )),
-    ADD COLUMN IF NOT EXISTS started_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS finished_at timestamptz,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
     -- What was known when it started.
-    ADD COLUMN IF NOT EXISTS known_since timestamptz,          -- start of the last complete full run; null: there was none
+    known_since timestamptz,          -- start of the last complete full run; null: there was none
     -- The last item that it read, and when that was created in Zoho: everything up to it is known here.
-    ADD COLUMN IF NOT EXISTS known_until timestamptz,
-    ADD COLUMN IF NOT EXISTS known_to_id text,
-    ADD COLUMN IF NOT EXISTS modified_since timestamptz,       -- a recent run reads back to here; null: to the beginning
-    ADD COLUMN IF NOT EXISTS expected_items integer NOT NULL DEFAULT 0,
+    known_until timestamptz,
+    known_to_id text,
+    modified_since timestamptz,       -- a recent run reads back to here; null: to the beginning
+    expected_items integer NOT NULL DEFAULT 0,
     -- How far it is.
-    ADD COLUMN IF NOT EXISTS pages integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS read_to integer NOT NULL DEFAULT 0,   -- positions of Zoho's list
-    ADD COLUMN IF NOT EXISTS newest_modified_at timestamptz,
-    ADD COLUMN IF NOT EXISTS api_calls integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS seen integer NOT NULL DEFAULT 0,      -- items listed
-    ADD COLUMN IF NOT EXISTS created integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS updated integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS unchanged integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS failed integer NOT NULL DEFAULT 0,    -- items kept as dead events
-    ADD COLUMN IF NOT EXISTS deleted integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS missed integer NOT NULL DEFAULT 0,    -- in Zoho, though the pages did not show them
+    pages integer NOT NULL DEFAULT 0,
+    read_to integer NOT NULL DEFAULT 0,   -- positions of Zoho's list
+    newest_modified_at timestamptz,
+    api_calls integer NOT NULL DEFAULT 0,
+    seen integer NOT NULL DEFAULT 0,      -- items listed
+    created integer NOT NULL DEFAULT 0,
+    updated integer NOT NULL DEFAULT 0,
+    unchanged integer NOT NULL DEFAULT 0,
+    failed integer NOT NULL DEFAULT 0,    -- items kept as dead events
+    deleted integer NOT NULL DEFAULT 0,
+    missed integer NOT NULL DEFAULT 0,    -- in Zoho, though the pages did not show them
     -- Products that the pages did not show, and how many there were to be shown.
-    ADD COLUMN IF NOT EXISTS suspects integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS suspected_of integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS listed_until timestamptz,         -- when the last item of the list was created in Zoho
-    ADD COLUMN IF NOT EXISTS listed_to_id text,                -- and which that is
-    ADD COLUMN IF NOT EXISTS deletes_confirmed_by text,        -- the operator who let a held run go on
+    suspects integer NOT NULL DEFAULT 0,
+    suspected_of integer NOT NULL DEFAULT 0,
+    listed_until timestamptz,         -- when the last item of the list was created in Zoho
+    listed_to_id text,                -- and which that is
+    deletes_confirmed_by text,        -- the operator who let a held run go on
     -- The lease, as that of an event.
-    ADD COLUMN IF NOT EXISTS claimable_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS published_at timestamptz,         -- last handed to Redis
-    ADD COLUMN IF NOT EXISTS attempts integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS claimed_by text,
-    ADD COLUMN IF NOT EXISTS failures integer NOT NULL DEFAULT 0,  -- in a row, without a page between
-    ADD COLUMN IF NOT EXISTS error_class text,
-    ADD COLUMN IF NOT EXISTS error text,                       -- why it waits, is held, or ended
+    claimable_at timestamptz NOT NULL DEFAULT now(),
+    published_at timestamptz,         -- last handed to Redis
+    attempts integer NOT NULL DEFAULT 0,
+    claimed_by text,
+    failures integer NOT NULL DEFAULT 0,  -- in a row, without a page between
+    error_class text,
+    error text,                       -- why it waits, is held, or ended
     -- Its result.
-    ADD COLUMN IF NOT EXISTS watermark timestamptz,            -- every modification up to here is in the mirror
-    ADD COLUMN IF NOT EXISTS webhooks text
+    watermark timestamptz,            -- every modification up to here is in the mirror
+    webhooks text
         CONSTRAINT reconciliation_runs_webhooks CHECK (webhooks IN (
             'delivering',   -- deliveries came since the run before
             'quiet',        -- none came, and none was missed
             'dead'          -- none came, though there was something to deliver
         )),
-    ADD COLUMN IF NOT EXISTS certified_at timestamptz,
-    ADD COLUMN IF NOT EXISTS certified_items bigint,
-    ADD COLUMN IF NOT EXISTS certified_hash text,
-    ADD COLUMN IF NOT EXISTS certified_snapshot text;          -- pg_current_snapshot()
+    certified_at timestamptz,
+    certified_items bigint,
+    certified_hash text,
+    certified_snapshot text,         -- pg_current_snapshot()
+    -- A state and its evidence belong together.
+    CONSTRAINT reconciliation_runs_ended CHECK (
+        (state = 'running') = (finished_at IS NULL)
+        AND (state NOT IN ('partial', 'failed', 'held') OR error IS NOT NULL))
+);
 
 -- One run of a kind at a time.
-CREATE UNIQUE INDEX IF NOT EXISTS reconciliation_runs_running ON reconciliation_runs (kind) WHERE state = 'running';
+CREATE UNIQUE INDEX reconciliation_runs_running ON reconciliation_runs (kind) WHERE state = 'running';
 -- The last one that ended in a state, the last of its kind, and the last that found the webhooks dead.
-CREATE INDEX IF NOT EXISTS reconciliation_runs_state ON reconciliation_runs (kind, state, started_at);
-CREATE INDEX IF NOT EXISTS reconciliation_runs_kind_id ON reconciliation_runs (kind, id);
-CREATE INDEX IF NOT EXISTS reconciliation_runs_dead_webhooks ON reconciliation_runs (id) WHERE webhooks = 'dead';
-
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_constraint
-                    WHERE conrelid = 'reconciliation_runs'::regclass AND conname = 'reconciliation_runs_ended') THEN
-        ALTER TABLE reconciliation_runs ADD CONSTRAINT reconciliation_runs_ended CHECK (
-            (state = 'running') = (finished_at IS NULL)
-            AND (state NOT IN ('partial', 'failed', 'held') OR error IS NOT NULL));
-    END IF;
-END $$;
+CREATE INDEX reconciliation_runs_state ON reconciliation_runs (kind, state, started_at);
+CREATE INDEX reconciliation_runs_kind_id ON reconciliation_runs (kind, id);
+CREATE INDEX reconciliation_runs_dead_webhooks ON reconciliation_runs (id) WHERE webhooks = 'dead';
 
 -- run_pages: which items each page showed, for as long as the run reads pages. One row for a page, since a row for each
 -- item would cost as much as the items themselves.
-CREATE TABLE IF NOT EXISTS run_pages (
+CREATE TABLE run_pages (
     run_id bigint NOT NULL,
     number integer NOT NULL,
     item_ids text[] NOT NULL,                                  -- in the order of the list
     last_created_at timestamptz,                               -- when the last of them was created in Zoho
-    PRIMARY KEY (run_id, number));
+    PRIMARY KEY (run_id, number)
+);
 
 -- run_checks: items that the pages of a run leave in doubt. Only Zoho can tell.
-CREATE TABLE IF NOT EXISTS run_checks (
+CREATE TABLE run_checks (
     run_id bigint NOT NULL,
     item_id text NOT NULL,
     reason text NOT NULL,                                      -- completes "asked for because ..."
     is_suspect boolean NOT NULL,                               -- no page showed it: it may be deleted in Zoho
-    PRIMARY KEY (run_id, item_id));
+    PRIMARY KEY (run_id, item_id)
+);
 
 -- listed_digests: what Zoho's list said of an item when a run last found its row to agree, or wrote it so, and which
 -- version of the row that was. Derived: an empty table only makes the next run slower, so it is not logged, and a crash empties it.
-CREATE UNLOGGED TABLE IF NOT EXISTS listed_digests (item_id text PRIMARY KEY);
-
-ALTER TABLE listed_digests
-    ADD COLUMN IF NOT EXISTS digest bytea NOT NULL,            -- over what fills columns (processors/zoho/listing.py)
-    ADD COLUMN IF NOT EXISTS row_version xid NOT NULL,         -- the row's xmin, which every transaction that writes it changes
+CREATE UNLOGGED TABLE listed_digests (
+    item_id text PRIMARY KEY,
+    digest bytea NOT NULL,            -- over what fills columns (processors/zoho/listing.py)
+    row_version xid NOT NULL,         -- the row's xmin, which every transaction that writes it changes
     -- In a database restored from a dump xmin is counted anew, and may be the same by chance: the revision is not.
-    ADD COLUMN IF NOT EXISTS revision bigint NOT NULL;
+    revision bigint NOT NULL
+);
 
 -- How fresh the mirror is: from the modification in Zoho to its being visible here, over the last day, by lane.
-CREATE OR REPLACE VIEW freshness AS
+CREATE VIEW freshness AS
 SELECT lane, last_success_at, coalesce(changes, 0) AS changes, p50, p95, p99
   FROM (VALUES ('webhook', (SELECT max(processed_at) FROM events WHERE state = 'processed')),
                ('recent', (SELECT finished_at FROM reconciliation_runs WHERE kind = 'recent' AND state = 'complete'
@@ -485,94 +472,93 @@ SELECT lane, last_success_at, coalesce(changes, 0) AS changes, p50, p95, p99
 -- zoho_connection: the one connection to Zoho. Secrets are Fernet ciphertexts.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS zoho_connection (
-    singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT zoho_connection_singleton CHECK (singleton));
-
-ALTER TABLE zoho_connection
-    ADD COLUMN IF NOT EXISTS refresh_token bytea,
+CREATE TABLE zoho_connection (
+    singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT zoho_connection_singleton CHECK (singleton),
+    refresh_token bytea,
     -- SHA-256 of the ZOHO_REFRESH_TOKEN, with its client, that was last taken over: a changed setting replaces what
     -- is stored, an unchanged one does not undo a connection made since.
-    ADD COLUMN IF NOT EXISTS seed_digest bytea,
-    ADD COLUMN IF NOT EXISTS access_token bytea,
-    ADD COLUMN IF NOT EXISTS access_token_expires_at timestamptz,
-    ADD COLUMN IF NOT EXISTS api_domain text,                 -- as told with the token
-    ADD COLUMN IF NOT EXISTS refreshed_at timestamptz,
+    seed_digest bytea,
+    access_token bytea,
+    access_token_expires_at timestamptz,
+    api_domain text,                 -- as told with the token
+    refreshed_at timestamptz,
     -- The token endpoint is left alone until refresh_allowed_at, longer after each refusal in a row.
-    ADD COLUMN IF NOT EXISTS refusals integer NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS refresh_allowed_at timestamptz NOT NULL DEFAULT 'epoch',
-    ADD COLUMN IF NOT EXISTS last_error text,
+    refusals integer NOT NULL DEFAULT 0,
+    refresh_allowed_at timestamptz NOT NULL DEFAULT 'epoch',
+    last_error text,
     -- What an operator entered in the console; a setting of the same meaning wins.
-    ADD COLUMN IF NOT EXISTS data_center text,
-    ADD COLUMN IF NOT EXISTS client_id text,
-    ADD COLUMN IF NOT EXISTS client_secret bytea,
-    ADD COLUMN IF NOT EXISTS organization_id text,
-    ADD COLUMN IF NOT EXISTS organization_name text,
+    data_center text,
+    client_id text,
+    client_secret bytea,
+    organization_id text,
+    organization_name text,
     -- Of a connection made in the browser.
-    ADD COLUMN IF NOT EXISTS accounts_url text,               -- the accounts server that Zoho named
-    ADD COLUMN IF NOT EXISTS scopes text,
-    ADD COLUMN IF NOT EXISTS connected_as text,
-    ADD COLUMN IF NOT EXISTS connected_at timestamptz,
-    ADD COLUMN IF NOT EXISTS connected_by text;
+    accounts_url text,               -- the accounts server that Zoho named
+    scopes text,
+    connected_as text,
+    connected_at timestamptz,
+    connected_by text
+);
 
-INSERT INTO zoho_connection DEFAULT VALUES ON CONFLICT DO NOTHING;
+INSERT INTO zoho_connection DEFAULT VALUES;
 
 -- token_calls: the latest calls to the token endpoint: Zoho allows 10 in 10 minutes. A table of its own, so that a call is
 -- on record before it is made, while the connection's row is locked: a process killed in the middle of it has called
 -- all the same.
-CREATE TABLE IF NOT EXISTS token_calls (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
-
-ALTER TABLE token_calls
-    ADD COLUMN IF NOT EXISTS ends_at timestamptz NOT NULL;    -- while it is under way: when it will be at the latest
+CREATE TABLE token_calls (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    ends_at timestamptz NOT NULL     -- while it is under way: when it will be at the latest
+);
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- api_calls: one row for each call to Zoho's API of the last day or so. It is the quota's memory, for all processes.
 -- api_gate: the breaker, one row, whose lock puts the callers in line.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS api_calls (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
-
-ALTER TABLE api_calls
-    ADD COLUMN IF NOT EXISTS started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+CREATE TABLE api_calls (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- When it was over; while it is under way, when it will be at the latest. A call counts against the minute and
     -- the day until they have passed since then: Zoho cannot have seen it later.
-    ADD COLUMN IF NOT EXISTS ends_at timestamptz NOT NULL,
-    ADD COLUMN IF NOT EXISTS purpose text NOT NULL
+    ends_at timestamptz NOT NULL,
+    purpose text NOT NULL
         CONSTRAINT api_calls_purpose CHECK (purpose IN ('item', 'sweep')),
-    ADD COLUMN IF NOT EXISTS run_id bigint,                   -- the reconciliation run that made it
-    ADD COLUMN IF NOT EXISTS is_running boolean NOT NULL DEFAULT true,
-    ADD COLUMN IF NOT EXISTS status integer,                  -- HTTP; null: no answer
-    ADD COLUMN IF NOT EXISTS code integer;                    -- Zoho's own
+    run_id bigint,                   -- the reconciliation run that made it
+    is_running boolean NOT NULL DEFAULT true,
+    status integer,                  -- HTTP; null: no answer
+    code integer                     -- Zoho's own
+);
 
-CREATE INDEX IF NOT EXISTS api_calls_ends_at ON api_calls (ends_at);
-CREATE INDEX IF NOT EXISTS api_calls_run ON api_calls (run_id) WHERE run_id IS NOT NULL;
+CREATE INDEX api_calls_ends_at ON api_calls (ends_at);
+CREATE INDEX api_calls_run ON api_calls (run_id) WHERE run_id IS NOT NULL;
 
-CREATE TABLE IF NOT EXISTS api_gate (
-    singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT api_gate_singleton CHECK (singleton));
+CREATE TABLE api_gate (
+    singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT api_gate_singleton CHECK (singleton),
+    closed_until timestamptz NOT NULL DEFAULT 'epoch',
+    strikes integer NOT NULL DEFAULT 0,  -- closings in a row, without a good answer between
+    reason text
+);
 
-ALTER TABLE api_gate
-    ADD COLUMN IF NOT EXISTS closed_until timestamptz NOT NULL DEFAULT 'epoch',
-    ADD COLUMN IF NOT EXISTS strikes integer NOT NULL DEFAULT 0,  -- closings in a row, without a good answer between
-    ADD COLUMN IF NOT EXISTS reason text;
-
-INSERT INTO api_gate DEFAULT VALUES ON CONFLICT DO NOTHING;
+INSERT INTO api_gate DEFAULT VALUES;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- rejections: what was refused at the door, counted by the hour. Nothing else is kept of such a request.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS rejections (
+CREATE TABLE rejections (
     hour timestamptz NOT NULL,
     route text NOT NULL,
     reason text NOT NULL,
     count bigint NOT NULL,
-    PRIMARY KEY (hour, route, reason));
+    PRIMARY KEY (hour, route, reason)
+);
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- delivery_shapes: what deliveries look like, by a sample of at most one a second of each route and process. A new
 -- shape is a template of Zoho's webhook form that somebody changed, or an item of another kind.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS delivery_shapes (
+CREATE TABLE delivery_shapes (
     route text NOT NULL,
     fingerprint bytea NOT NULL,                               -- of all the columns down to `keys`
     signature text NOT NULL CONSTRAINT delivery_shapes_signature CHECK (signature IN ('hex', 'base64')),
@@ -584,7 +570,8 @@ CREATE TABLE IF NOT EXISTS delivery_shapes (
     first_seen_at timestamptz NOT NULL DEFAULT now(),
     last_seen_at timestamptz NOT NULL DEFAULT now(),
     looked_at bigint NOT NULL,                                -- how many deliveries
-    PRIMARY KEY (route, fingerprint));
+    PRIMARY KEY (route, fingerprint)
+);
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- jobs: the timetable's memory. The newest slot of each job that some clock has taken; slots are cut by this
@@ -592,34 +579,54 @@ CREATE TABLE IF NOT EXISTS delivery_shapes (
 -- processes: who is alive.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS jobs (
+CREATE TABLE jobs (
     name text PRIMARY KEY,
     slot timestamptz NOT NULL,
-    taken_at timestamptz NOT NULL DEFAULT now());
+    taken_at timestamptz NOT NULL DEFAULT now()
+);
 
-CREATE TABLE IF NOT EXISTS processes (
+CREATE TABLE processes (
     name text PRIMARY KEY,                                    -- role, host, pid and a random part
     role text NOT NULL,
     started_at timestamptz NOT NULL DEFAULT now(),
-    beat_at timestamptz NOT NULL DEFAULT now());
+    beat_at timestamptz NOT NULL DEFAULT now()
+);
 
 -- ---------------------------------------------------------------------------------------------------------------
--- schema_version: which text of this file was applied last, and what it made of the database.
+-- schema_migrations: the numbered migrations that this database has, one row for each.
+-- schema_version: written by release 0.1.0, which had no numbered migrations. Its `migrate` is refused here, since it
+-- would put its own functions back. A later release drops it.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS schema_version (
-    is_only boolean PRIMARY KEY DEFAULT true CONSTRAINT schema_version_is_only CHECK (is_only));
+CREATE TABLE schema_migrations (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    digest bytea NOT NULL,           -- SHA-256 of the file
+    began_at timestamptz NOT NULL DEFAULT now(),
+    applied_at timestamptz           -- null: it runs outside a transaction, and did not finish yet
+);
 
-ALTER TABLE schema_version
-    ADD COLUMN IF NOT EXISTS digest bytea NOT NULL DEFAULT '',       -- SHA-256 of this file
-    ADD COLUMN IF NOT EXISTS fingerprint text NOT NULL DEFAULT '',   -- of all columns, indexes, functions, …
-    ADD COLUMN IF NOT EXISTS applied_at timestamptz NOT NULL DEFAULT now();
+CREATE TABLE schema_version (
+    is_only boolean PRIMARY KEY DEFAULT true CONSTRAINT schema_version_is_only CHECK (is_only),
+    digest bytea NOT NULL DEFAULT '',
+    fingerprint text NOT NULL DEFAULT '',
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE FUNCTION refuse_former_migrate() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a newer release of zoho-mirror has migrated this database'
+        USING HINT = 'Run migrate of the newer release. Processes of this release work without it.';
+END $$;
+
+CREATE TRIGGER schema_version_is_left BEFORE INSERT OR UPDATE ON schema_version
+    EXECUTE FUNCTION refuse_former_migrate();
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- alerts: what people were told, or are to be told. One row for each cause.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS alerts (
+CREATE TABLE alerts (
     cause text PRIMARY KEY,
     what text NOT NULL,
     what_to_do text NOT NULL,
@@ -631,7 +638,8 @@ CREATE TABLE IF NOT EXISTS alerts (
     is_told boolean NOT NULL DEFAULT false,                   -- they were, and not yet that it is over
     failures integer NOT NULL DEFAULT 0,                      -- in a row, to deliver the message
     try_at timestamptz NOT NULL DEFAULT now(),
-    error text);
+    error text
+);
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- operators: who may use the console.
@@ -640,65 +648,65 @@ CREATE TABLE IF NOT EXISTS alerts (
 -- Of a password only its argon2 hash is kept, of a session or a token only the SHA-256 of a long random text.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS operators (name text PRIMARY KEY);     -- in lower case
-
-ALTER TABLE operators
-    ADD COLUMN IF NOT EXISTS role text NOT NULL
+CREATE TABLE operators (
+    name text PRIMARY KEY,           -- in lower case
+    role text NOT NULL
         CONSTRAINT operators_role CHECK (role IN (
             'viewer',       -- sees everything that is no secret
             'operator'      -- acts, too
         )),
-    ADD COLUMN IF NOT EXISTS password_hash text NOT NULL,
-    ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT now();
+    password_hash text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
 
-CREATE TABLE IF NOT EXISTS sessions (digest bytea PRIMARY KEY);
-
-ALTER TABLE sessions
-    ADD COLUMN IF NOT EXISTS operator text NOT NULL
+CREATE TABLE sessions (
+    digest bytea PRIMARY KEY,
+    operator text NOT NULL
         CONSTRAINT sessions_operator_is_there REFERENCES operators ON DELETE CASCADE,
-    ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS seen_at timestamptz NOT NULL DEFAULT now(),  -- to a minute
-    ADD COLUMN IF NOT EXISTS expires_at timestamptz NOT NULL,
-    ADD COLUMN IF NOT EXISTS address text,
-    ADD COLUMN IF NOT EXISTS browser text NOT NULL DEFAULT '';
+    created_at timestamptz NOT NULL DEFAULT now(),
+    seen_at timestamptz NOT NULL DEFAULT now(),  -- to a minute
+    expires_at timestamptz NOT NULL,
+    address text,
+    browser text NOT NULL DEFAULT ''
+);
 
-CREATE INDEX IF NOT EXISTS sessions_operator ON sessions (operator);
+CREATE INDEX sessions_operator ON sessions (operator);
 
-CREATE TABLE IF NOT EXISTS api_tokens (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
-
-ALTER TABLE api_tokens
-    ADD COLUMN IF NOT EXISTS name text NOT NULL,
-    ADD COLUMN IF NOT EXISTS digest bytea NOT NULL CONSTRAINT api_tokens_digest UNIQUE,
-    ADD COLUMN IF NOT EXISTS scope text NOT NULL
+CREATE TABLE api_tokens (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL,
+    digest bytea NOT NULL CONSTRAINT api_tokens_digest UNIQUE,
+    scope text NOT NULL
         CONSTRAINT api_tokens_scope CHECK (scope IN ('read', 'write')),
-    ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS created_by text NOT NULL,
-    ADD COLUMN IF NOT EXISTS used_at timestamptz,                  -- to a minute
-    ADD COLUMN IF NOT EXISTS revoked_at timestamptz,
-    ADD COLUMN IF NOT EXISTS revoked_by text;
+    created_at timestamptz NOT NULL DEFAULT now(),
+    created_by text NOT NULL,
+    used_at timestamptz,                  -- to a minute
+    revoked_at timestamptz,
+    revoked_by text
+);
 
 -- The audit log knows programs by their names: no two that are let in share one.
-CREATE UNIQUE INDEX IF NOT EXISTS api_tokens_name ON api_tokens (name) WHERE revoked_at IS NULL;
+CREATE UNIQUE INDEX api_tokens_name ON api_tokens (name) WHERE revoked_at IS NULL;
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- audit_log: one row for each thing that a person or a program did: who, what, which ids, when, from where.
 -- ---------------------------------------------------------------------------------------------------------------
 
-CREATE TABLE IF NOT EXISTS audit_log (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
-
-ALTER TABLE audit_log
-    ADD COLUMN IF NOT EXISTS at timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS channel text NOT NULL
+CREATE TABLE audit_log (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now(),
+    channel text NOT NULL
         CONSTRAINT audit_log_channel CHECK (channel IN ('console', 'api', 'cli')),
-    ADD COLUMN IF NOT EXISTS requester text NOT NULL,              -- an operator, a token's name, a shell account
-    ADD COLUMN IF NOT EXISTS address text,                        -- null: a shell
-    ADD COLUMN IF NOT EXISTS action text NOT NULL,                 -- run.started, events.discarded, …
-    ADD COLUMN IF NOT EXISTS targets text[] NOT NULL DEFAULT '{}', -- ids: of events, a run, items, …
-    ADD COLUMN IF NOT EXISTS detail jsonb NOT NULL DEFAULT '{}';
+    requester text NOT NULL,              -- an operator, a token's name, a shell account
+    address text,                        -- null: a shell
+    action text NOT NULL,                 -- run.started, events.discarded, …
+    targets text[] NOT NULL DEFAULT '{}', -- ids: of events, a run, items, …
+    detail jsonb NOT NULL DEFAULT '{}'
+);
 
 -- What was done about one item: its timeline.
-CREATE INDEX IF NOT EXISTS audit_log_fetches ON audit_log USING gin (targets) WHERE action = 'item.fetched';
+CREATE INDEX audit_log_fetches ON audit_log USING gin (targets) WHERE action = 'item.fetched';
 -- How often somebody tried to sign in lately.
-CREATE INDEX IF NOT EXISTS audit_log_failed_sign_ins ON audit_log (at) WHERE action = 'sign_in.failed';
+CREATE INDEX audit_log_failed_sign_ins ON audit_log (at) WHERE action = 'sign_in.failed';
 -- Where somebody signs in usually.
-CREATE INDEX IF NOT EXISTS audit_log_sign_ins ON audit_log (requester, at) WHERE action = 'sign_in.succeeded';
+CREATE INDEX audit_log_sign_ins ON audit_log (requester, at) WHERE action = 'sign_in.succeeded';

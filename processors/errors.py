@@ -13,6 +13,8 @@ MirrorError
 ├── SignInFailed          name and password do not belong together
 ├── SignInThrottled       too many tried to sign in
 ├── AlertNotSent          a message to people did not arrive: it is sent again
+├── MigrationFailed       a file of the schema could not be applied; an operator reads which, why and what to do
+├── SchemaUnknown         the database is of a newer release: this one's migrate leaves it alone
 └── WorkError             raised while an event or a run is worked on
     ├── MustWait          not now, and not the work's fault: tried again, no failure counted
     │   ├── NotConnected        no usable credentials; an operator connects Zoho
@@ -92,6 +94,14 @@ class SignInThrottled(MirrorError):
 
 class AlertNotSent(MirrorError):
     """A message did not arrive where `ALERT_WEBHOOK_URL` leads; the text says why and holds no address."""
+
+
+class MigrationFailed(MirrorError):
+    """A migration could not be applied; the text names its file, says why, and what became of it."""
+
+
+class SchemaUnknown(MirrorError):
+    """The database has a migration that this release does not; the text says which, and what to do."""
 
 
 class WorkError(MirrorError):

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from processors.errors import PublishFailed
 from processors.messaging.messages import Publisher
 from processors.settings import Settings
+from processors.store import schema
 from processors.store.database import AWAY, Pool
 from processors.workflows import insights
 from receiver import metrics
@@ -82,10 +83,10 @@ class Health:
     def _database(self) -> tuple[str, str]:
         try:
             with self.pool.connection(timeout=_POOL_SECONDS) as connection:
-                is_there = insights.schema_is_there(connection)
+                is_current = schema.is_current(connection)
         except AWAY:
             return _POSTGRES_AWAY, "unknown"
-        return _OK, _OK if is_there else "missing; run: python -m processors migrate"
+        return _OK, _OK if is_current else "not that of this release; run: python -m processors migrate"
 
     def _broker(self) -> str:
         try:

@@ -26,7 +26,7 @@ DECLARE
 BEGIN
     FOR each IN SELECT quote_ident(tablename)
                   FROM pg_tables
-                 WHERE schemaname = 'public' AND tablename <> 'schema_version' LOOP
+                 WHERE schemaname = 'public' AND tablename NOT LIKE 'schema%' LOOP
         EXECUTE 'SELECT EXISTS (SELECT FROM ' || each || ')' INTO is_used;
         IF is_used THEN
             used := used || each;

@@ -118,7 +118,7 @@ def _tables() -> Iterator[Sequence[str]]:
         sentence = prose.replace("\n-- ", " ").partition(". ")[0].rstrip(".")
         for name in names.split(", "):
             said.setdefault(name, f"{sentence[0].upper()}{sentence[1:]}.")
-    for name in re.findall(r"^CREATE (?:UNLOGGED )?TABLE IF NOT EXISTS (\w+)", text, re.MULTILINE):
+    for name in re.findall(r"^CREATE (?:UNLOGGED )?TABLE (\w+)", text, re.MULTILINE):
         yield f"`{name}`", said.get(name, "")
 
 

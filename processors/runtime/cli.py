@@ -81,20 +81,36 @@ def main() -> None:
 @_json_option
 @_with_settings(_DATABASE, process="migrate")
 def migrate(settings: Settings, *, as_json: bool) -> None:
-    """Bring the database to the state of schema.sql.
+    """Bring the database to the schema of this release.
 
-    Safe to run again, and by two at once; no row is ever removed.
+    Makes an empty database, or applies the migrations that it lacks. Safe to run again, by two at once, and while
+    processes run. What differs from schema.sql afterwards is named, and left as it is.
     """
     import psycopg  # noqa: PLC0415 - the other commands start without it
 
+    from processors.errors import MigrationFailed, SchemaUnknown  # noqa: PLC0415
     from processors.store import schema  # noqa: PLC0415
 
+    url = settings.database_url or ""
     try:
-        changed = schema.migrate(settings.database_url or "")
-    except psycopg.Error as error:
-        message = f"migrate failed, nothing was changed: {error}"
+        applied = schema.migrate(url)
+    except (MigrationFailed, SchemaUnknown, psycopg.Error) as error:
+        message = f"migrate failed: {error}"
         _stop(_as_json(state="failed", error=message) if as_json else message, 1)
-    click.echo(_as_json(state="up to date", changed=changed) if as_json else "The database is up to date.")
+    try:
+        with schema.connect(url) as connection:
+            differing = [str(each) for each in schema.differences(connection) if each.expected is not None]
+    except psycopg.Error as error:
+        # A user who may not create a schema, for one. The migrations are applied all the same.
+        differing = [f"The database was not compared with schema.sql: {error}"]
+    if as_json:
+        click.echo(_as_json(state="up to date", changed=bool(applied), applied=applied, differences=differing))
+        return
+    for name in applied:
+        click.echo(f"Applied {name}.")
+    for line in differing:
+        click.echo(line, err=True)
+    click.echo("The database is up to date.")
 
 
 @main.command()

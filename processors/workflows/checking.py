@@ -208,7 +208,8 @@ def _check_database(pool: Pool, settings: Settings, now: Callable[[], datetime])
             for part in (_KEYS, _ZOHO, _CONSOLE, _PROCESSES):
                 yield part.skipped("the tables are not those of this release")
             return
-        yield _POSTGRES.ok("its tables are those of this release")
+        yield _POSTGRES.ok("it has every migration of this release")
+        yield from _check_schema(connection)
         stored = zoho_connection.read(connection)
     keys = list(_check_keys(settings, stored))
     yield from keys
@@ -220,6 +221,18 @@ def _check_database(pool: Pool, settings: Settings, now: Callable[[], datetime])
         yield from _check_console(connection, settings)
         yield from _check_processes(connection)
         yield from _check_deliveries(connection, settings)
+
+
+def _check_schema(connection: Connection) -> Iterator[Finding]:
+    try:
+        differing = [each for each in schema.differences(connection) if each.expected is not None]
+    except psycopg.errors.InsufficientPrivilege:
+        yield _POSTGRES.skipped("its tables are not compared with schema.sql: its user may not create a schema")
+        return
+    for each in differing:
+        yield _POSTGRES.problem(str(each), "restore it by hand; an index by CREATE INDEX CONCURRENTLY")
+    if not differing:
+        yield _POSTGRES.ok("its tables are those of this release")
 
 
 # Keys

@@ -537,11 +537,6 @@ def event_detail(connection: Connection, event_id: int) -> EventDetail | None:
     return EventDetail(**{**row, "attempts": attempts, "body": bytes(row["body"]).decode("utf-8", "replace")})
 
 
-def schema_is_there(connection: Connection) -> bool:
-    """Tell whether `migrate` ran on this database."""
-    return bool(only_row(connection.execute(_queries.schema_is_there))["is_there"])
-
-
 @dataclass(frozen=True, slots=True)
 class AppliedChange:
     """One row of `product_changes`, with the name the product has now and what its event came to."""

@@ -64,7 +64,7 @@ def test_without_the_schema_it_is_not_ready_and_names_the_command(serve: Serve, 
 
     ready = web.client.get("/health/ready")
     assert ready.status_code == 503
-    assert ready.json()["parts"]["schema"] == "missing; run: python -m processors migrate"
+    assert ready.json()["parts"]["schema"] == "not that of this release; run: python -m processors migrate"
     assert web.client.get("/metrics").status_code == 503
     web.stop()
     postgres.drop_database("bare")

@@ -240,14 +240,22 @@ def test_a_database_that_is_away_costs_only_what_needs_it(mirror: Mirror) -> Non
     assert {finding.part for finding in found if finding.mark == "ok"} == {"settings", "redis", "webhooks"}
 
 
-def test_a_database_of_another_release(mirror: Mirror, connection: Connection) -> None:
-    kept = connection.execute("SELECT digest FROM schema_version").fetchone()
-    assert kept
+def test_a_database_of_an_older_release(mirror: Mirror, connection: Connection) -> None:
     try:
-        connection.execute("UPDATE schema_version SET digest = ''")
+        connection.execute("UPDATE schema_migrations SET applied_at = NULL WHERE number = 1")
         assert "python -m processors migrate" in mirror.problem()
     finally:
-        connection.execute("UPDATE schema_version SET digest = %(digest)s", kept)
+        connection.execute("UPDATE schema_migrations SET applied_at = now() WHERE number = 1")
+
+
+def test_an_index_that_someone_dropped_is_named_with_its_definition(mirror: Mirror, connection: Connection) -> None:
+    try:
+        connection.execute("DROP INDEX events_item")
+        said = mirror.problem()
+        assert "index events_item is missing" in said
+        assert "CREATE INDEX events_item ON events USING btree (item_id, id)" in said
+    finally:
+        connection.execute("CREATE INDEX IF NOT EXISTS events_item ON events (item_id, id)")
 
 
 def test_a_redis_that_is_away(mirror: Mirror) -> None:

@@ -1,4 +1,4 @@
-"""The schema: any older database moves forward, and the statements fit it and use its indexes."""
+"""The schema: the statements fit it and use its indexes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.pq import ExecStatus
-from psycopg.rows import dict_row
 
 from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres
 from processors.store import database, schema
 from processors.store.database import Connection, Pool
 from processors.store.queries import Queries
-from tests.workflows.scene import run_together
 
 FILES = sorted(
     path.name
@@ -45,112 +43,6 @@ def numbered(statement: str) -> str:
 def test_every_named_statement_fits_the_schema(connection: Connection, file: str, name: str) -> None:
     result = connection.pgconn.prepare(b"", numbered(getattr(Queries(file), name)).encode())
     assert result.status == ExecStatus.COMMAND_OK, result.error_message.decode()
-
-
-# Migrations
-
-
-@pytest.fixture
-def empty_url(postgres: LocalPostgres) -> Iterator[str]:
-    """A database of its own, without a schema."""
-    url = postgres.create_database("older")
-    yield url
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute("DROP DATABASE older WITH (FORCE)")
-
-
-def described(url: str) -> dict[str, list[Any]]:
-    """Return columns, constraints and indexes of every table."""
-    queries = {
-        "columns": """SELECT table_name, column_name, data_type, is_nullable, column_default, is_identity
-                        FROM information_schema.columns WHERE table_schema = 'public'""",
-        "constraints": """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
-                           WHERE connamespace = 'public'::regnamespace""",
-        "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
-        "functions": """SELECT proname, pg_get_functiondef(oid) FROM pg_proc
-                         WHERE pronamespace = 'public'::regnamespace""",
-    }
-    with psycopg.connect(url) as connection:
-        return {what: sorted((row for row in connection.execute(query)), key=str) for what, query in queries.items()}
-
-
-@pytest.fixture(scope="module")
-def fresh(postgres: LocalPostgres) -> dict[str, list[Any]]:
-    return described(postgres.url.rsplit("/", 1)[0] + "/mirror")
-
-
-def test_migrating_twice_is_migrating_once(empty_url: str, fresh: dict[str, list[Any]]) -> None:
-    schema.migrate(empty_url)
-    schema.migrate(empty_url)
-    assert described(empty_url) == fresh
-
-
-def test_two_at_once_migrate_an_empty_database(empty_url: str, fresh: dict[str, list[Any]]) -> None:
-    run_together([lambda: schema.migrate(empty_url)] * 3)
-    assert described(empty_url) == fresh
-    with psycopg.connect(empty_url) as connection:
-        assert connection.execute("SELECT count(*) FROM zoho_connection").fetchone() == (1,)
-
-
-OLDER = """
-    CREATE TABLE products (zoho_item_id text PRIMARY KEY, name text NOT NULL DEFAULT '', price numeric);
-    INSERT INTO products VALUES ('1', 'Mug', 12.50), ('2', 'Cup', NULL);
-    CREATE TABLE events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-                         received_at timestamptz NOT NULL DEFAULT now(), item_id text);
-    INSERT INTO events (item_id) VALUES ('1'), ('2'), ('2');
-    CREATE TABLE product_changes (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, item_id text NOT NULL,
-        source text NOT NULL
-            CONSTRAINT product_changes_source CHECK (source IN ('webhook', 'full', 'recent', 'replay', 'fetch')),
-        changes jsonb NOT NULL);
-    INSERT INTO product_changes (item_id, source, changes) VALUES ('1', 'webhook', '{"price": [null, "12.50"]}');
-    CREATE TABLE zoho_connection (
-        singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT zoho_connection_singleton CHECK (singleton),
-        refresh_token bytea);
-    INSERT INTO zoho_connection VALUES (true, 'secret');
-"""
-
-
-def test_an_older_database_moves_forward_and_keeps_its_rows(empty_url: str, fresh: dict[str, list[Any]]) -> None:
-    with psycopg.connect(empty_url, autocommit=True) as connection:
-        connection.execute(OLDER)
-    run_together([lambda: schema.migrate(empty_url)] * 2)
-    migrated = described(empty_url)
-    assert migrated == fresh
-    with psycopg.connect(empty_url, row_factory=dict_row) as connection:
-        products = connection.execute("SELECT * FROM products ORDER BY zoho_item_id").fetchall()
-        assert [(row["name"], str(row["price"])) for row in products] == [("Mug", "12.50"), ("Cup", "None")]
-        assert [(row["revision"], row["raw"], row["deleted_at"]) for row in products] == [(1, {}, None)] * 2
-        events = connection.execute("SELECT item_id, state, attempts FROM events ORDER BY id").fetchall()
-        assert [tuple(row.values()) for row in events] == [
-            ("1", "recorded", 0),
-            ("2", "recorded", 0),
-            ("2", "recorded", 0),
-        ]
-        changes = connection.execute("SELECT item_id, changes FROM product_changes").fetchall()
-        assert changes == [{"item_id": "1", "changes": {"price": [None, "12.50"]}}]
-        tokens = connection.execute("SELECT refresh_token, refusals FROM zoho_connection").fetchall()
-        assert tokens == [{"refresh_token": b"secret", "refusals": 0}]
-
-
-@pytest.mark.parametrize("column", ["brand", "raw", "older_keys", "revision", "stock_on_hand", "deleted_at"])
-def test_a_product_column_that_is_missing_is_added(empty_url: str, fresh: dict[str, list[Any]], column: str) -> None:
-    schema.migrate(empty_url)
-    with psycopg.connect(empty_url, autocommit=True) as connection:
-        connection.execute("INSERT INTO products (zoho_item_id) VALUES ('1')")
-        connection.execute(f"ALTER TABLE products DROP COLUMN {column} CASCADE")
-    schema.migrate(empty_url)
-    assert described(empty_url) == fresh
-    with psycopg.connect(empty_url) as connection:
-        assert connection.execute("SELECT zoho_item_id FROM products").fetchall() == [("1",)]
-
-
-def test_a_migration_that_fails_changes_nothing(empty_url: str) -> None:
-    with psycopg.connect(empty_url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE jobs (slot text); CREATE VIEW events AS SELECT 1 AS id")
-    before = described(empty_url)
-    with pytest.raises(psycopg.Error):
-        schema.migrate(empty_url)
-    assert described(empty_url) == before
 
 
 # Plans

@@ -97,9 +97,6 @@ SELECT now() AS now;
 -- Ids are given in the order of receipt.
 SELECT (SELECT received_at FROM events WHERE run_id IS NULL ORDER BY id DESC LIMIT 1) AS received_at;
 
--- name: schema_is_there
-SELECT to_regclass('events') IS NOT NULL AND to_regclass('products') IS NOT NULL AS is_there;
-
 -- name: changes_after
 -- Applied changes in the order they were applied, with the product's name and the event that caused each.
 SELECT change.id, change.item_id, change.changed_at, change.source, change.changes, product.name, event.outcome,
