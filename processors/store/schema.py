@@ -140,15 +140,12 @@ def migrate(url: str, release: Release | None = None) -> list[str]:
 
 def connect(url: str) -> Connection:
     """Return a connection for `migrate` or `differences`; the caller closes it."""
-    return psycopg.connect(
-        url,
-        autocommit=True,
-        connect_timeout=10,
-        row_factory=dict_row,
-        application_name="zoho-mirror migrate",
-        # Whatever the server's default: what takes long here is meant to.
-        options="-c statement_timeout=0",
+    connection = psycopg.connect(
+        url, autocommit=True, connect_timeout=10, row_factory=dict_row, application_name="zoho-mirror migrate"
     )
+    # Whatever the server's default: what takes long here is meant to.
+    connection.execute("SET statement_timeout = 0")
+    return connection
 
 
 def is_current(connection: Connection) -> bool:
@@ -170,7 +167,7 @@ def differences(connection: Connection, release: Release | None = None) -> list[
         psycopg.errors.InsufficientPrivilege: its user may not create a schema.
     """
     release = release or shipped()
-    if max(_ledger(connection)) > release.migrations[-1].number:
+    if max(_ledger(connection), default=0) > release.migrations[-1].number:
         return []
     found = described(connection)
     with connection.transaction(force_rollback=True):

@@ -20,6 +20,7 @@ from tests.benchmarks import (
     inbox,
     latency,
     machine,
+    migrating,
     overview,
     pressure,
     report,
@@ -48,6 +49,10 @@ def main() -> None:
         "--inbox", action="store_true", help="with --soak: instead, ten million events and what is asked of them"
     )
     parser.add_argument(
+        "--migrate", action="store_true", help="with --soak: instead, migrations of as much, while deliveries come in"
+    )
+    parser.add_argument("--tenth", action="store_true", help="with --migrate: of a tenth of that")
+    parser.add_argument(
         "--write-docs", action="store_true", help="measure nothing; put what is kept into docs/performance.md"
     )
     arguments = parser.parse_args()
@@ -55,6 +60,8 @@ def main() -> None:
         parser.error("--million goes with --soak")
     if arguments.inbox and not arguments.soak:
         parser.error("--inbox goes with --soak")
+    if arguments.migrate and not arguments.soak:
+        parser.error("--migrate goes with --soak")
     if arguments.write_docs:
         _write_docs()
         return
@@ -62,8 +69,10 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, lambda received, _: sys.exit(f"ended by {signal.Signals(received).name}"))
     signal.alarm(_LONGEST_SOAK_SECONDS if arguments.soak else _LONGEST_SECONDS)
-    scale, began = (QUICK if arguments.quick else INBOX if arguments.inbox else FULL), monotonic()
-    sizes = (SOAK | MILLION if arguments.million else SOAK) if arguments.soak and not arguments.inbox else {}
+    is_large = (arguments.inbox or arguments.migrate) and not arguments.tenth
+    scale, began = (QUICK if arguments.quick else INBOX if is_large else FULL), monotonic()
+    is_growth = arguments.soak and not arguments.inbox and not arguments.migrate
+    sizes = (SOAK | MILLION if arguments.million else SOAK) if is_growth else {}
     console = Console(width=report.WIDTH)
     subjects = []
     with system() as under_test:
@@ -77,6 +86,8 @@ def main() -> None:
         )
         if arguments.inbox:
             measuring = inbox.measure(under_test, scale)
+        elif arguments.migrate:
+            measuring = migrating.measure(under_test, scale)
         else:
             measuring = sweep.soak(under_test, sizes) if sizes else _measured(under_test, scale)
         for subject in measuring:
@@ -87,6 +98,7 @@ def main() -> None:
     written = json.dumps(measured, indent=1, ensure_ascii=False) + "\n"
     _KEPT.mkdir(exist_ok=True)
     name = "soak" if sizes else "quick" if arguments.quick else "inbox" if arguments.inbox else "latest"
+    name = "migrations" if arguments.migrate else name
     for path in filter(None, [_KEPT / f"{name}.json", arguments.json]):
         path.write_text(written, "utf-8")
 
