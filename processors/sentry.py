@@ -7,21 +7,15 @@ secret settings are taken out of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
-from pydantic import SecretStr
-
-from processors import VERSION, logs
+from processors import VERSION, logs, redaction
 from processors.settings import Settings
 
 if TYPE_CHECKING:
     from sentry_sdk.types import Event, Hint
     from structlog.typing import EventDict
 
-_FILTERED = "[filtered]"
-_SHORTEST_SECRET = 6
 _LEVELS = {"error": "error", "exception": "error", "critical": "fatal"}
 
 
@@ -33,12 +27,12 @@ def start(settings: Settings, *, process: str) -> None:
     import sentry_sdk  # noqa: PLC0415
     from sentry_sdk.integrations.logging import LoggingIntegration  # noqa: PLC0415
 
-    secrets = list(secret_values(settings))
-
     def scrub(event: Event, _hint: Hint) -> Event | None:
+        if not logs.within_limit("sentry"):
+            return None
         for part in ("request", "user", "server_name", "modules"):
             event.pop(part, None)  # type: ignore[misc]  # a key of the TypedDict, one after the other
-        scrubbed: Event = _scrubbed(event, secrets)
+        scrubbed: Event = _scrubbed(event)
         return scrubbed
 
     sentry_sdk.init(
@@ -73,31 +67,13 @@ def start(settings: Settings, *, process: str) -> None:
     logs.observe(report)
 
 
-def secret_values(settings: Settings) -> Iterator[str]:
-    """Yield the value of every setting that is a secret, and the passwords in addresses."""
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, SecretStr):
-                yield each.get_secret_value()
-    broker_url = settings.broker_url.get_secret_value() if settings.broker_url else None
-    for url in filter(None, (settings.database_url, settings.redis_url, broker_url)):
-        password = urlsplit(url).password
-        if password:
-            yield password
-            yield unquote(password)
-
-
-def _scrubbed(value: Any, secrets: list[str]) -> Any:  # noqa: ANN401 - any part of an event
+def _scrubbed(value: Any) -> Any:  # noqa: ANN401 - any part of an event
     match value:
         case str():
-            for secret in secrets:
-                if len(secret) >= _SHORTEST_SECRET:
-                    value = value.replace(secret, _FILTERED)
-            return value
+            return redaction.redact(value)
         case dict():
-            return {key: _scrubbed(inner, secrets) for key, inner in value.items()}
+            return {key: _scrubbed(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [_scrubbed(inner, secrets) for inner in value]
+            return [_scrubbed(inner) for inner in value]
         case _:
             return value

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psycopg
@@ -27,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from processors import redaction, service_urls
 from processors.errors import ConfigurationError
 
 DataCenter = Literal["com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn", "uk"]
@@ -64,20 +64,24 @@ def _matches(pattern: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _postgres_url(value: str) -> str:
+def _service_url(*schemes: str) -> AfterValidator:
+    return AfterValidator(lambda url: service_urls.checked(url, *schemes))
+
+
+def _secret_service_url(*schemes: str) -> AfterValidator:
+    def check(url: SecretStr) -> SecretStr:
+        service_urls.checked(url.get_secret_value(), *schemes)
+        return url
+
+    return AfterValidator(check)
+
+
+def _read_by_libpq(value: str) -> str:
     try:
         conninfo_to_dict(value)
     except psycopg.Error:
-        message = "libpq cannot read it; is there a sign in it that has to be written as %…?"
-        raise ValueError(message) from None
-    return value
-
-
-def _redis_url(value: str) -> str:
-    try:
-        urlsplit(value).port  # noqa: B018 - read to be checked
-    except ValueError:
-        message = "it cannot be read; is there a sign in it that has to be written as %…?"
+        # Its own words quote the address.
+        message = "libpq cannot read it: is there a character in it that must be percent-encoded?"
         raise ValueError(message) from None
     return value
 
@@ -137,11 +141,18 @@ def _zone(value: object) -> object:
         raise ValueError(message) from None
 
 
-HttpUrl = Annotated[str, _matches(r"https?://[^\s/?#]+(/[^\s?#]*)?"), AfterValidator(lambda url: url.rstrip("/"))]
+# Shown, logged and sent to others: no place for a password.
+HttpUrl = Annotated[str, _matches(r"https?://[^\s/?#@]+(/[^\s?#]*)?"), AfterValidator(lambda url: url.rstrip("/"))]
 Cron = Annotated[str, AfterValidator(_cron)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
-SecretUrl = Annotated[SecretStr, _secret_matches(r"https?://[^\s/]+(/\S*)?")]
-BrokerUrl = Annotated[SecretStr, _secret_matches(r"amqps?://[^\s/]+(/\S*)?")]
+DatabaseUrl = Annotated[
+    str, _service_url("postgres", "postgresql"), _matches(r"[a-z]+://\S+"), AfterValidator(_read_by_libpq)
+]
+RedisUrl = Annotated[str, _service_url("redis", "rediss"), _matches(r"[a-z]+://\S+")]
+SecretUrl = Annotated[SecretStr, _secret_service_url("http", "https"), _secret_matches(r"[a-z]+://[^\s/]+(/\S*)?")]
+BrokerUrl = Annotated[SecretStr, _secret_service_url("amqp", "amqps"), _secret_matches(r"[a-z]+://[^\s/]+(/\S*)?")]
+# Of another form, Sentry's own library would refuse it with a traceback.
+SentryDsn = Annotated[SecretUrl, _secret_matches(r"https?://[^@/]+@[^@/]+(/[^?#]*)?/[0-9]+")]
 FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
 
 
@@ -150,11 +161,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
-    database_url: Annotated[str, _matches(r"postgres(ql)?://\S+"), AfterValidator(_postgres_url)] | None = Field(
-        None, description="a Postgres address, postgres://user:password@host:5432/name"
+    database_url: DatabaseUrl | None = Field(
+        None, repr=False, description="a Postgres address, postgres://user:password@host:5432/name"
     )
-    redis_url: Annotated[str, _matches(r"rediss?://\S+"), AfterValidator(_redis_url)] | None = Field(
-        None, description="a Redis address, redis://host:6379/0 or rediss://…"
+    redis_url: RedisUrl | None = Field(
+        None, repr=False, description="a Redis address, redis://host:6379/0 or rediss://…"
     )
     redis_tls_verify: bool = Field(default=True, description="true or false")
     broker_url: BrokerUrl | None = Field(
@@ -204,7 +215,7 @@ class Settings(BaseModel):
 
     log_format: Literal["json", "console"] = Field("json", description="json or console")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
-    sentry_dsn: SecretUrl | None = Field(None, description="a Sentry DSN, https://…, or nothing")
+    sentry_dsn: SentryDsn | None = Field(None, description="a Sentry DSN, https://…, or nothing")
     alert_webhook_url: SecretUrl | None = Field(None, description="an http(s) address, or nothing")
 
     @model_validator(mode="after")
@@ -216,7 +227,7 @@ class Settings(BaseModel):
 
     @classmethod
     def load(cls, *required: str, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read the environment; an empty value counts as unset.
+        """Read the environment; an empty value counts as unset. Its secrets are hidden from then on (`redaction`).
 
         `required` names the variables without which this process cannot do its work.
 
@@ -235,7 +246,20 @@ class Settings(BaseModel):
             problems += [line for line in _problems(error) if line.split()[0].rstrip(":") not in missing]
         if problems:
             raise ConfigurationError("\n".join(dict.fromkeys(problems)))
+        redaction.hide(settings.secrets())
         return settings
+
+    def secrets(self) -> Iterator[str]:
+        """Yield the value of every setting that is a secret, and the passwords in addresses."""
+        urls = [url for url in (self.database_url, self.redis_url) if url]
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for each in value if isinstance(value, tuple) else (value,):
+                if isinstance(each, SecretStr):
+                    yield each.get_secret_value()
+                    urls.append(each.get_secret_value())
+        for url in urls:
+            yield from service_urls.passwords(url)
 
 
 def load_what_is_right(*required: str, environ: Mapping[str, str] = os.environ) -> tuple[Settings, list[str]]:

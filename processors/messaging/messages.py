@@ -13,6 +13,7 @@ from dramatiq import Broker, Message
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import BrokerError
 
+from processors import redaction
 from processors.errors import PublishFailed
 
 # Three queues, each with threads of its own: work that calls Zoho may wait for its quota, and other work must not wait
@@ -126,7 +127,7 @@ class Publisher:
                 self._failing = True
                 self._resting_until = time.monotonic() + _REST_SECONDS
             # What RabbitMQ's client says may hold the address with its password.
-            reason = str(error) if isinstance(error, redis.RedisError) else type(error).__name__
+            reason = redaction.reason(error) if isinstance(error, redis.RedisError) else type(error).__name__
             raise PublishFailed(f"{self.broker_name} did not answer: {reason}") from error
         if self._failing:
             with self._lock:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 import click
 from rich.console import Console
 
-from processors import logs, sentry
+from processors import logs, redaction, sentry
 from processors.errors import ConfigurationError
 from processors.settings import Settings, load_what_is_right
 
@@ -95,14 +95,14 @@ def migrate(settings: Settings, *, as_json: bool) -> None:
     try:
         applied = schema.migrate(url)
     except (MigrationFailed, SchemaUnknown, psycopg.Error) as error:
-        message = f"migrate failed: {error}"
+        message = f"migrate failed: {redaction.redact(str(error))}"
         _stop(_as_json(state="failed", error=message) if as_json else message, 1)
     try:
         with schema.connect(url) as connection:
             differing = [str(each) for each in schema.differences(connection) if each.expected is not None]
     except psycopg.Error as error:
         # A user who may not create a schema, for one. The migrations are applied all the same.
-        differing = [f"The database was not compared with schema.sql: {error}"]
+        differing = [f"The database was not compared with schema.sql: {redaction.reason(error)}"]
     if as_json:
         click.echo(_as_json(state="up to date", changed=bool(applied), applied=applied, differences=differing))
         return

@@ -17,6 +17,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from processors import redaction
 from processors.errors import MirrorError
 from processors.settings import Settings
 from processors.store import database
@@ -56,8 +57,7 @@ def opened(settings: Settings) -> Iterator[Pool]:
         message = "the database is not up to date; run: python -m processors migrate"
         raise Refused(message) from None
     except AWAY as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        message = f"Postgres does not answer: {reason}"
+        message = f"Postgres does not answer: {redaction.reason(error)}"
         raise Refused(message) from None
     except MirrorError as error:
         raise Refused(str(error)) from None

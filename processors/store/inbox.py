@@ -15,6 +15,7 @@ from typing import Literal
 
 from psycopg.rows import tuple_row
 
+from processors import redaction
 from processors.errors import MustWait
 from processors.store.database import AsyncConnection, Connection, Row
 from processors.store.products import Current, current_from_row
@@ -230,7 +231,7 @@ def fail(
             "retry_in": retry_in,
             "counts": int(counts),
             "error_class": type(error).__name__,
-            "error": str(error) or type(error).__name__,
+            "error": redaction.redact(str(error)) or type(error).__name__,
             "error_at": _last_line(error),
         },
     ).fetchone()

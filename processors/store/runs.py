@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Literal
 
+from processors import redaction
 from processors.errors import LeaseLost
 from processors.store.certificates import Certificate
 from processors.store.database import Connection, Row, only_row
@@ -218,7 +219,7 @@ def release(
             "wait": wait,
             "counts": int(counts),
             "error_class": error and type(error).__name__,
-            "error": error and (str(error) or type(error).__name__),
+            "error": error and (redaction.redact(str(error)) or type(error).__name__),
         },
     ).fetchone()
     return row is not None
@@ -329,7 +330,7 @@ def finish(
             "attempt": run.attempts,
             "state": state,
             "error_class": type(error).__name__ if isinstance(error, Exception) else None,
-            "error": error and (str(error) or type(error).__name__),
+            "error": error and (redaction.redact(str(error)) or type(error).__name__),
             "watermark": watermark,
             "webhooks": webhooks,
             "certified_at": certificate and certificate.certified_at,

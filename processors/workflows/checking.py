@@ -17,6 +17,7 @@ import httpx
 import psycopg
 import redis
 
+from processors import redaction
 from processors.encryption import SecretBox
 from processors.errors import BudgetSpent, MirrorError, NotAuthorised, NotConnected, PublishFailed, TokenThrottled
 from processors.messaging.broker import broker_for
@@ -100,9 +101,8 @@ def check(
             with psycopg.connect(settings.database_url, connect_timeout=5, autocommit=True) as connection:
                 yield from _check_server(connection, now)
         except psycopg.Error as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
             problem = _POSTGRES.problem(
-                f"it does not answer: {reason}", "check DATABASE_URL, and whether Postgres runs"
+                f"it does not answer: {redaction.reason(error)}", "check DATABASE_URL, and whether Postgres runs"
             )
     if problem is None:
         with open_pool() as pool:
@@ -159,13 +159,15 @@ def _check_rabbitmq(settings: Settings) -> Iterator[Finding]:
     try:
         Publisher(broker_for(settings)).queue_sizes()
     except PublishFailed as error:
-        yield _RABBITMQ.problem(str(error), "check BROKER_URL, its user's rights, and whether RabbitMQ runs")
+        yield _RABBITMQ.problem(
+            redaction.reason(error), "check BROKER_URL, its user's rights, and whether RabbitMQ runs"
+        )
     else:
         yield _RABBITMQ.ok("it answers, and has the queues")
 
 
 def _redis_problem(settings: Settings, error: redis.RedisError) -> Finding:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = redaction.reason(error)
     if "CERTIFICATE_VERIFY_FAILED" in reason or "certificate verify failed" in reason:
         what = "its certificate is not one that this machine trusts"
         return _REDIS.problem(what, "if it is signed by itself, as Heroku's are, set REDIS_TLS_VERIFY=false")

@@ -6,14 +6,18 @@ import contextlib
 import json
 import logging
 import os
+import threading
+from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
 import pytest
 import structlog
+from structlog.typing import EventDict
 
-from processors import logs
+from processors import logs, redaction
+from tests import reference
 
 
 def configure(log_format: Literal["json", "console"], level: str = "info", process: str = "worker") -> None:
@@ -139,3 +143,92 @@ def test_a_log_that_nobody_reads_any_more_stops_nothing(log_format: Literal["jso
         stream.flush()
         pytest.fail("somebody reads")
     logs.get("ours").info("delivery.recorded", event_id=8)
+
+
+# What anybody may cause to be logged
+
+
+@pytest.mark.parametrize("event", sorted(logs.LIMITED))
+def test_a_strangers_flood_is_so_many_lines_and_one_that_counts_the_rest(
+    capsys: pytest.CaptureFixture[str], event: str
+) -> None:
+    configure("json", process="web")
+    log = logs.get("ours")
+    for number in range(logs.MOST_LINES + 5_000):
+        log.warning(event, client="x" * 10_000, number=number)
+    log.info("operator.added", operator="olga")
+    logs._limit.report()
+    logs._limit.report()
+    *first, added, told = _lines(capsys)
+    assert [line["number"] for line in first] == list(range(logs.MOST_LINES))
+    assert max(len(line["client"]) for line in first) <= 200
+    assert added["event"] == "operator.added"
+    assert (told["event"], told["of"], told["count"]) == ("lines.left_out", event, 5_000)
+
+
+def test_a_flood_of_one_kind_leaves_the_lines_of_others_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json", process="web")
+    for _ in range(logs.MOST_LINES + 1):
+        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+        logging.getLogger("asyncio").error("socket.accept() out of system resource")
+    logging.getLogger("uvicorn.error").error("Exception in ASGI application")
+    logs.get("ours").warning("delivery.rejected")
+    written = Counter((line["logger"], line["level"]) for line in _lines(capsys))
+    assert written == {
+        ("uvicorn.error", "warning"): logs.MOST_LINES,
+        ("asyncio", "error"): logs.MOST_LINES,
+        ("uvicorn.error", "error"): 1,
+        ("ours", "warning"): 1,
+    }
+
+
+def test_what_is_ours_and_no_strangers_is_never_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json")
+    for number in range(3 * logs.MOST_LINES):
+        logs.get("ours").warning("event.failed", event_id=number)
+    assert len(_lines(capsys)) == 3 * logs.MOST_LINES
+
+
+def test_a_flood_that_ended_is_reported_without_another_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json")
+    limit = logs.Limit(seconds=0.05)
+    reported = threading.Event()
+
+    def observe(_logger: object, _method: str, event: EventDict) -> EventDict:
+        reported.set()
+        return event
+
+    logs._observers.append(observe)
+    try:
+        for _ in range(logs.MOST_LINES + 7):
+            limit.admits("kind")
+        assert reported.wait(5)
+    finally:
+        logs._observers.clear()
+    (line,) = _lines(capsys)
+    assert (line["of"], line["count"]) == ("kind", 7)
+    assert limit.admits("kind"), "the next window begins"
+
+
+def test_each_limited_event_is_one_that_is_logged() -> None:
+    assert {f"`{event}`" for event in logs.LIMITED} <= {event for event, *_ in reference._log_events()}
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_line_holds_a_secret_of_the_settings(
+    capsys: pytest.CaptureFixture[str], log_format: Literal["json", "console"]
+) -> None:
+    configure(log_format)
+    redaction.hide(['pass"word-of-postgres'])
+    try:
+        logs.get("ours").warning("postgres.lost", error='no pass"word-of-postgres')
+        logging.getLogger("theirs").warning("for %s", 'pass"word-of-postgres')
+        try:
+            int('pass"word-of-postgres')
+        except ValueError:
+            logs.get("ours").exception("work.failed")
+    finally:
+        redaction.hide([])
+    written = capsys.readouterr().out
+    assert "word-of-postgres" not in written
+    assert written.count(redaction.FILTERED) >= 3
