@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, cast
 
 from starlette.requests import Request
@@ -20,6 +17,7 @@ from processors.store.database import Connection
 from processors.workflows import browsing, connection, operations
 from processors.workflows.browsing import ProductDetail, ProductQuery, ProductRow, ProductSort, TimelineEntry
 from processors.workflows.operations import FetchedItem
+from receiver.console import spreadsheets
 from receiver.console.context import Page, acts, requester
 from receiver.console.lists import Filter, List, Moment, column, in_operators_zone
 
@@ -186,27 +184,12 @@ class ProductActions(Page):
 
     def _lines(self, query: ProductQuery) -> Iterator[str]:
         """Yield the table in parts, each read when the one before is on its way. Runs in a thread."""
-        yield _csv([_COLUMNS])
+        yield spreadsheets.lines([_COLUMNS])
         after = ""
         while True:
             with self.console.pool.connection() as connected:
                 rows = browsing.find_products(connected, query, after=after, most=_ROWS_AT_ONCE)
             if not rows:
                 return
-            yield _csv([_cell(getattr(row, name)) for name in _COLUMNS] for row in rows)
+            yield spreadsheets.lines([getattr(row, name) for name in _COLUMNS] for row in rows)
             after = rows[-1].zoho_item_id
-
-
-def _csv(rows: Any) -> str:  # noqa: ANN401 - rows of cells
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
-
-
-def _cell(value: object) -> object:
-    """Return a cell that no spreadsheet takes for a formula."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return f"'{value}"
-    return value
