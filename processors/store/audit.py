@@ -14,6 +14,9 @@ from processors.store.queries import Queries
 
 Channel = Literal["console", "api", "cli"]
 
+UNKNOWN = "unknown:"
+"""Begins what is kept of a name that was no operator's when it was tried; an operator's name holds no colon."""
+
 _queries = Queries("audit.sql")
 
 
@@ -116,3 +119,8 @@ def failed_sign_ins(
 def forget_failed_sign_ins(connection: Connection, *, older_than: timedelta) -> None:
     """Remove the only entries that strangers make; what operators and programs did stays."""
     connection.execute(_queries.forget_failed_sign_ins, {"older_than": older_than})
+
+
+def forget_unknown_names(connection: Connection) -> None:
+    """Take names that are no operators' out of failed attempts: earlier releases kept them as they were typed."""
+    connection.execute(_queries.forget_unknown_names, {"unknown": UNKNOWN})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 import secrets
 import threading
@@ -147,14 +148,17 @@ def anybody_may_sign_in(pool: Pool) -> bool:
         return operators.any_exists(connection)
 
 
-def sign_in(pool: Pool, name: str, password: str, *, address: str | None, browser: str) -> str:
+def sign_in(pool: Pool, name: str, password: str, *, address: str | None, browser: str, key: str) -> str:
     """Return the token of a new session.
+
+    A name that is no operator's may be a password, typed into the wrong field: only a digest of it, made with `key`, is
+    logged, kept and counted.
 
     Raises:
         SignInFailed: name and password do not belong together; which of them is wrong is not told.
         SignInThrottled: there were too many failures lately, or too many try at this moment.
     """
-    name = name.strip().lower()[:100]
+    name = _name_on_record(pool, name.strip().lower(), key)
     requester = Requester("console", name, address)
     verified = _verified(pool, requester, password)
     kept = _hash(password) if _hasher.check_needs_rehash(verified) else verified
@@ -167,6 +171,15 @@ def sign_in(pool: Pool, name: str, password: str, *, address: str | None, browse
         audit.note(connection, requester, "sign_in.succeeded", detail={"network": _network(address)})
     _log.info("sign_in.succeeded", operator=name, address=address)
     return token
+
+
+def _name_on_record(pool: Pool, name: str, key: str) -> str:
+    """Return an operator's name as it is, and anything else as a short digest, which is no operator's name."""
+    with pool.connection() as connection:
+        if operators.password_hash(connection, name) is not None:
+            return name
+    # So short that many texts have the same one: whoever learns the key learns no password from it.
+    return f"{audit.UNKNOWN}{hmac.digest(key.encode(), name.encode(), 'sha256').hex()[:4]}"
 
 
 def _verified(pool: Pool, requester: Requester, password: str) -> str:

@@ -32,6 +32,7 @@ def trim(pool: Pool) -> None:
         timetable.forget_silent_processes(connection)
         shapes.trim(connection)
         audit.forget_failed_sign_ins(connection, older_than=FAILED_SIGN_INS_KEPT)
+        audit.forget_unknown_names(connection)
         bodies = _repeated(retention.trim_bodies, connection, BODIES_KEPT)
         events = _repeated(retention.trim_events, connection, EVENTS_KEPT)
     if bodies or events:

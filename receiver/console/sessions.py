@@ -71,6 +71,7 @@ class Sessions(BaseAuthProvider):
         super().__init__()
         self._pool = pool
         self._signer = URLSafeSerializer(session_secret, salt="session")
+        self._key = f"names {session_secret}"
 
     async def authenticate(self, request: Request) -> AdminUser | None:
         """Return who is behind a request.
@@ -125,7 +126,9 @@ class Sessions(BaseAuthProvider):
         address = request.client.host if request.client else None
         browser = request.headers.get("user-agent", "")
         try:
-            token = await in_a_thread(access.sign_in, self._pool, name, password, address=address, browser=browser)
+            token = await in_a_thread(
+                access.sign_in, self._pool, name, password, address=address, browser=browser, key=self._key
+            )
         except SignInFailed:
             return await self._form(request, error="Name and password do not belong together.", status=401)
         except SignInThrottled as error:

@@ -195,7 +195,7 @@ def test_html_in_names_at_the_sign_in_and_in_the_browsers_own_is_escaped(visit: 
     assert_escaped(browser.sign_in(evil("evilname"), "a wrong password").text, "evilname")
     browser.sign_in("olga", path=f"login?next={evil('evilNext')}&{evil('evilOther')}=1")
     assert_escaped(browser.shows("account"), "evilBrowser")
-    assert_escaped(browser.shows("audit/list"), "evilname")
+    assert "evilname" not in browser.shows("audit/list"), "it may be a password"
 
 
 def test_html_in_what_an_action_answers_is_escaped(operator: Browser) -> None:
@@ -226,7 +226,7 @@ def table(answer_text: str) -> list[dict[str, str]]:
 
 
 def test_formulas_in_the_table_are_no_formulas(operator: Browser, rows: Rows) -> None:
-    begin = ("=", "+", "-", "@", "\t", "\r", "\n", "=HYPERLINK(", "\t=", "\r\n=")
+    begin = ("=", "+", "-", "@", "\t", "\r", "\n", "=HYPERLINK(", "\t=", "\r\n=", "＝", "%")
     for number, (first, column) in enumerate(product(begin, ("name", "sku", "category_name", "unit"))):
         rows(
             f"INSERT INTO products (zoho_item_id, {column}, is_active) VALUES (%s, %s, true)",
@@ -236,12 +236,14 @@ def test_formulas_in_the_table_are_no_formulas(operator: Browser, rows: Rows) ->
     found = table(operator.shows("products/export.csv"))
     assert len(found) == len(begin) * 4
     for row, (first, column) in zip(found, product(begin, ("name", "sku", "category_name", "unit")), strict=True):
-        assert row[column] == f"'{first}1+1|cmd"
+        sign = first.lstrip("\t\r\n")
+        ends = first.removesuffix(sign)
+        assert row[column] == ("'" if ends else "") + ends + ("'" if sign else "") + sign + "1+1|cmd"
     assert all(not cell.startswith(tuple("=+-@\t\r\n")) for row in found for cell in row.values())
 
 
 def test_the_table_keeps_ids_numbers_and_texts_as_they_are(operator: Browser, rows: Rows) -> None:
-    texts = ('a "quoted", name', "two\nlines", "semi;colon", "Ünïcödé 製品", "'", "", " = spaced")
+    texts = ('a "quoted", name', "two\nlines", "semi;colon", "Ünïcödé 製品", "'", "", "a = b", "-7.5")
     for number, text in enumerate(texts):
         rows(
             "INSERT INTO products (zoho_item_id, name, price, stock_on_hand, stock_quantity, is_active)"

@@ -31,7 +31,7 @@ def test_an_operator_is_added_listed_changed_and_removed(database_url: str, pool
     assert (added.returncode, added.stderr) == (0, "")
     assert "olga may sign in at /console as an operator" in added.stdout
     assert PASSWORD not in added.stdout
-    assert access.sign_in(pool, "olga", PASSWORD, address=None, browser="")
+    assert access.sign_in(pool, "olga", PASSWORD, address=None, browser="", key="a key")
 
     listed = run(database_url, "list", "--json")
     (told,) = [json.loads(line) for line in listed.stdout.splitlines()]
@@ -40,7 +40,7 @@ def test_an_operator_is_added_listed_changed_and_removed(database_url: str, pool
 
     assert run(database_url, "role", "olga", "viewer").returncode == 0
     assert run(database_url, "password", "olga", password="another password\n").returncode == 0
-    assert access.sign_in(pool, "olga", "another password", address=None, browser="")
+    assert access.sign_in(pool, "olga", "another password", address=None, browser="", key="a key")
     assert [each.role for each in access.list_operators(pool)] == ["viewer"]
 
     assert run(database_url, "remove", "olga").returncode == 0

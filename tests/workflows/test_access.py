@@ -17,6 +17,7 @@ from processors.workflows import access, retention
 
 SHELL = Requester("cli", "root")
 PASSWORD = "correct horse battery"
+KEY = "a key of this installation"
 ADDRESS = "192.0.2.7"
 
 
@@ -26,7 +27,7 @@ def olga(pool: Pool) -> str:
 
 
 def sign_in(pool: Pool, name: str = "olga", password: str = PASSWORD, address: str = ADDRESS) -> str:
-    return access.sign_in(pool, name, password, address=address, browser="a browser")
+    return access.sign_in(pool, name, password, address=address, browser="a browser", key=KEY)
 
 
 def whose(pool: Pool, token: str) -> operators.SignedIn | None:
@@ -225,6 +226,42 @@ def test_what_strangers_write_into_the_log_is_forgotten_and_the_rest_is_not(
     retention.trim(pool)
     told = [action for action, _, _ in actions(connection)]
     assert told == ["operator.added", "sign_in.succeeded", "sign_in.failed"]
+
+
+@pytest.mark.usefixtures("olga")
+def test_a_password_typed_as_a_name_is_neither_kept_nor_logged(
+    pool: Pool, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    typed = "Typed-As-A-Name-7"
+    fail(pool, 2, name=typed)
+    fail(pool, 1, name="another name")
+    rows = connection.execute("SELECT t::text AS row FROM audit_log AS t WHERE action = 'sign_in.failed'").fetchall()
+    assert len(rows) == 3
+    assert typed.lower() not in f"{rows}{caplog.text}".lower()
+    first, second, other = [
+        entry.requester for entry in audit.find_entries(connection, action="sign_in.failed", most=3)
+    ]
+    assert second == other != first, "attempts with one text are counted together"
+    assert all(name.startswith(audit.UNKNOWN) and len(name) == len(audit.UNKNOWN) + 4 for name in (first, second))
+
+
+@pytest.mark.usefixtures("olga")
+def test_a_name_that_is_no_operators_is_throttled_as_an_operators_is(pool: Pool) -> None:
+    """Otherwise the answers would tell which names there are."""
+    fail(pool, 5, name="nobody")
+    with pytest.raises(SignInThrottled, match="15 minutes"):
+        sign_in(pool, "nobody")
+
+
+def test_names_that_earlier_releases_kept_are_taken_out(pool: Pool, connection: Connection, olga: str) -> None:
+    fail(pool, 1, name=olga)
+    connection.execute(
+        "INSERT INTO audit_log (channel, requester, action) VALUES ('console', 'typed', 'sign_in.failed')"
+    )
+    connection.execute("UPDATE audit_log SET at = at - interval '2 hours'")
+    retention.trim(pool)
+    retention.trim(pool)
+    assert [who for action, who, _ in actions(connection) if action == "sign_in.failed"] == [olga, audit.UNKNOWN]
 
 
 def test_a_sign_in_that_a_new_password_overtakes_opens_nothing(

@@ -49,3 +49,12 @@ SELECT count(*) FILTER (WHERE requester = %(name)s) AS by_name,
 -- name: forget_failed_sign_ins
 -- Strangers make these rows; what operators and programs did stays.
 DELETE FROM audit_log WHERE action = 'sign_in.failed' AND at < now() - %(older_than)s::interval;
+
+-- name: forget_unknown_names
+-- What was typed may be a password. Not the newest ones: they still count.
+UPDATE audit_log
+   SET requester = %(unknown)s
+ WHERE action = 'sign_in.failed'
+   AND NOT starts_with(requester, %(unknown)s)
+   AND NOT EXISTS (SELECT FROM operators WHERE name = audit_log.requester)
+   AND at < now() - interval '1 hour';
