@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import signal
 import subprocess
@@ -16,9 +17,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from processors.errors import MigrationFailed, SchemaUnknown
 from processors.runtime import procfile
+from processors.runtime.cli import main
 from processors.runtime.local import LocalPostgres
 from processors.store import schema
 from processors.store.database import Connection
@@ -532,3 +535,49 @@ SELECT 2 -- more
         (4, b"DO $body$ BEGIN; 'x END $body$;"),
         (5, b"SELECT 2 -- more\n-- no statement"),
     ]
+
+
+# The command
+
+
+def command(url: str, *options: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(main, ["migrate", *options], env={"DATABASE_URL": url})
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_command_names_what_it_applied_and_what_differs(url: str) -> None:
+    assert command(url) == (0, "Applied schema.sql.\nThe database is up to date.\n", "")
+    execute(url, "DROP INDEX events_run")
+    code, said, warned = command(url)
+    assert (code, said) == (0, "The database is up to date.\n")
+    assert warned.startswith("index events_run is missing; schema.sql makes it: CREATE INDEX events_run ON events")
+    code, said, _ = command(url, "--json")
+    told = json.loads(said)
+    assert (code, told["state"], told["changed"], told["applied"]) == (0, "up to date", False, [])
+    assert told["differences"] == [warned.rstrip("\n")]
+
+
+def test_what_others_added_is_no_difference_to_the_command(url: str) -> None:
+    schema.migrate(url)
+    execute(url, "CREATE INDEX of_the_shop ON products (brand)", "CREATE TABLE events_archive (LIKE events)")
+    assert command(url) == (0, "The database is up to date.\n", "")
+
+
+def test_a_user_who_may_not_create_a_schema_migrates_without_the_comparison(url: str) -> None:
+    execute(url, "CREATE ROLE modest LOGIN", "GRANT CREATE ON SCHEMA public TO modest")
+    try:
+        code, said, warned = command(url.replace("postgres@", "modest@", 1))
+    finally:
+        execute(url, "DROP OWNED BY modest", "DROP ROLE modest")
+    assert (code, said) == (0, "Applied schema.sql.\nThe database is up to date.\n")
+    assert warned.startswith("The database was not compared with schema.sql: permission denied")
+
+
+def test_a_newer_database_ends_the_command_with_what_to_do(url: str) -> None:
+    schema.migrate(url, with_next("SELECT 1;"))
+    schema_at_next = len(schema.shipped().migrations)
+    code, _, said = command(url)
+    assert code == 1
+    assert f"has migration {schema_at_next:04}" in said
+    assert "Run migrate of that release" in said
+    assert "Traceback" not in said
