@@ -522,6 +522,20 @@ def test_what_runs_outside_a_transaction_can_be_repeated(released: str, migratio
     assert differing(released) == []
 
 
+def test_the_recipe_for_filling_a_column_in_portions_works(released: str) -> None:
+    text = (procfile.ROOT / "docs" / "how-to-add.md").read_text("utf-8")
+    (recipe,) = re.findall(r"```sql\n(-- outside a transaction\n.*?)```", text, re.DOTALL)
+    release = with_next("ALTER TABLE products ADD COLUMN colour text;", recipe.replace("LIMIT 1000", "LIMIT 2"))
+    execute(released, """UPDATE products SET raw = '{"colour": "red"}', revision = 2 WHERE zoho_item_id <> '3'""")
+    schema.migrate(released, release)
+    assert rows(
+        released, "SELECT colour, revision, altered_at, count(*) FROM products GROUP BY 1, 2, 3 ORDER BY 1"
+    ) == [
+        ("red", 3, None, 4),
+        (None, 1, None, 1),
+    ]
+
+
 def test_statements_are_told_apart() -> None:
     text = """-- outside a transaction; a comment's
 SELECT ';' AS "a;b", 'it''s'; -- one more;
