@@ -1,5 +1,7 @@
 # One image for every process; compose.yaml and the Procfile say which command each runs.
-FROM python:3.11-slim
+# An exact version; docs/security.md says how to pin its digest.
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+FROM ${PYTHON_IMAGE}
 
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

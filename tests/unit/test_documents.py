@@ -79,6 +79,17 @@ def test_containers_run_what_the_procfile_runs() -> None:
     assert settings - {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"} <= NAMES
 
 
+def test_images_are_pinned_to_exact_versions_and_may_be_pinned_by_digest() -> None:
+    (default,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", text("Dockerfile"), re.MULTILINE)
+    assert re.findall(r"^FROM (.+)$", text("Dockerfile"), re.MULTILINE) == ["${PYTHON_IMAGE}"]
+    compose = yaml.safe_load(text("compose.yaml"))
+    assert compose["services"]["web"]["build"]["args"]["PYTHON_IMAGE"] == f"${{PYTHON_IMAGE:-{default}}}"
+    others = [compose["services"][name]["image"] for name in ("postgres", "redis")]
+    for image in (f"${{PYTHON_IMAGE:-{default}}}", *others):
+        assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[a-z/]+:\d+\.\d+(\.\d+)?(-[a-z0-9-]+)?\}", image), image
+        assert image[2:].partition(":")[0] in text("docs/security.md")
+
+
 def test_what_heroku_generates_is_a_key() -> None:
     assert json.loads(text("app.json"))["env"]["ENCRYPTION_KEYS"]["generator"] == "secret"
     loaded = Settings.load(environ={"ENCRYPTION_KEYS": "0f" * 32})
