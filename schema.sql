@@ -21,6 +21,10 @@ CREATE TABLE products (
     category_name text,
     brand text,
     unit text,
+    group_id text,                   -- of the item group whose variant it is
+    group_name text,
+    available_stock numeric,         -- of the accounting stock, what is not committed
+    actual_available_stock numeric,  -- of the physical stock, what is not committed
     zoho_last_modified_at timestamptz,
     deleted_at timestamptz,          -- the tombstone; the row stays
     -- The richest body seen: of every key the newest value that any body carried. The columns above are its
@@ -31,6 +35,10 @@ CREATE TABLE products (
     older_keys jsonb NOT NULL DEFAULT '{}',
     -- Counts the writes of this row. Whoever decides on a write names the revision it decided upon.
     revision bigint NOT NULL DEFAULT 1,
+    -- By which version of the field table (processors/field_table.py) the row was projected, and which revision of it. A
+    -- release that does not know of versions counts the revision up, and leaves these two behind.
+    fields_version text,
+    fields_revision bigint,
     -- When something other than the mirror wrote this row; null: nothing did since Zoho confirmed what is in it.
     altered_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -53,11 +61,13 @@ CREATE TRIGGER products_altered BEFORE UPDATE ON products
     WHEN (NEW.revision = OLD.revision
           AND NEW.altered_at IS NOT DISTINCT FROM OLD.altered_at
           AND (NEW.name, NEW.sku, NEW.description, NEW.price, NEW.stock_quantity, NEW.stock_on_hand, NEW.is_active,
-               NEW.category_id, NEW.category_name, NEW.brand, NEW.unit, NEW.zoho_last_modified_at, NEW.deleted_at,
+               NEW.category_id, NEW.category_name, NEW.brand, NEW.unit, NEW.group_id, NEW.group_name,
+               NEW.available_stock, NEW.actual_available_stock, NEW.zoho_last_modified_at, NEW.deleted_at,
                NEW.raw, NEW.older_keys)
               IS DISTINCT FROM
               (OLD.name, OLD.sku, OLD.description, OLD.price, OLD.stock_quantity, OLD.stock_on_hand, OLD.is_active,
-               OLD.category_id, OLD.category_name, OLD.brand, OLD.unit, OLD.zoho_last_modified_at, OLD.deleted_at,
+               OLD.category_id, OLD.category_name, OLD.brand, OLD.unit, OLD.group_id, OLD.group_name,
+               OLD.available_stock, OLD.actual_available_stock, OLD.zoho_last_modified_at, OLD.deleted_at,
                OLD.raw, OLD.older_keys))
     EXECUTE FUNCTION note_alteration();
 
@@ -79,6 +89,30 @@ CREATE FUNCTION product_is_meant(product products, text_ text, pattern text, sta
        AND (category IS NULL OR product.category_id = category)
 $$;
 
+-- A part of what a certificate adds up (processors/store/sql/certificates.sql): texts with their length, numbers without
+-- trailing zeros, "-" for null.
+CREATE FUNCTION digest_part(value text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(length(value) || ':' || value, '-')
+$$;
+CREATE FUNCTION digest_part(value numeric) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(trim_scale(value)::text, '-')
+$$;
+CREATE FUNCTION digest_part(value integer) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(value::text, '-')
+$$;
+CREATE FUNCTION digest_part(value boolean) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(value::text, '-')
+$$;
+
+-- projection_passes: how far each version of the field table has gone through all products (store/sql/projection.sql).
+CREATE TABLE projection_passes (
+    version text PRIMARY KEY,
+    position text NOT NULL DEFAULT '',  -- the id of the last row that was looked at
+    passes integer NOT NULL DEFAULT 0,  -- that ended
+    ended_at timestamptz                -- of the last one; null: one is under way
+);
+
+-- What the former release adds up; a later release drops it.
 -- SHA-256 over what a row says of its item: each text with its length, numbers without trailing zeros, "-" for null.
 -- A run's certificate adds these up (processors/store/sql/certificates.sql). Not part of it is what may differ between
 -- two copies of the same content: times, and the other keys of the body.
@@ -297,7 +331,7 @@ CREATE TABLE product_changes (
     item_id text NOT NULL,
     changed_at timestamptz NOT NULL DEFAULT now(),
     source text NOT NULL
-        CONSTRAINT product_changes_source CHECK (source IN ('webhook', 'full', 'recent', 'replay', 'fetch')),
+        CONSTRAINT product_changes_source CHECK (source IN ('webhook', 'full', 'recent', 'replay', 'fetch', 'release')),
     event_id bigint,                 -- no foreign key: the history outlives the inbox
     run_id bigint,
     changes jsonb NOT NULL,          -- {"price": ["12.50", "13.00"]}
@@ -406,6 +440,7 @@ CREATE TABLE reconciliation_runs (
     certified_items bigint,
     certified_hash text,
     certified_snapshot text,         -- pg_current_snapshot()
+    certified_fields text,           -- by which version of the field table; null: it had none
     -- A state and its evidence belong together.
     CONSTRAINT reconciliation_runs_ended CHECK (
         (state = 'running') = (finished_at IS NULL)

@@ -14,13 +14,13 @@ from typing import Literal
 
 import psycopg
 
-from processors import logs
+from processors import field_table, logs
 from processors.errors import BodyUnreadable
 from processors.store import shapes
 from processors.store.database import AWAY, AsyncPool
 from processors.store.inbox import Kind
 from processors.store.shapes import Shape
-from processors.zoho import items, payloads
+from processors.zoho import payloads
 
 _SAMPLE_SECONDS = 1.0
 _EVERY_SECONDS = 2.0
@@ -114,5 +114,5 @@ def shape_of(sample: Sample) -> Shape:
         form=payloads.form_of(sample.content_type) or "json",
         envelope=payloads.envelope_of(sample.body, sample.content_type, sample.query_string),
         keys=tuple(sorted(keys)[:300]),
-        missing=tuple(key for key in items.EXPECTED if key not in fields) if sample.route == "changed" else (),
+        missing=tuple(key for key in field_table.EXPECTED if key not in fields) if sample.route == "changed" else (),
     )

@@ -18,10 +18,15 @@ def product(item: Item) -> dict[str, Any]:
         "price": item.rate,
         "stock_on_hand": stock,
         "stock_quantity": None if stock is None else math.floor(stock),
+        "available_stock": stock,
+        "actual_available_stock": None if stock is None else stock - item.shipped_not_invoiced,
         "is_active": item.status == "active",
         "category_id": item.category_id or None,
         "category_name": item.category_name or None,
         "brand": item.brand or None,
         "unit": item.unit or None,
+        # As the simulator gives each item a group of its own (simulator/shapes.py).
+        "group_id": str(int(item.item_id) + 3),
+        "group_name": item.name,
         "zoho_last_modified_at": item.last_modified_time,
     }

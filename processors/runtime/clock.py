@@ -14,7 +14,7 @@ from processors.settings import Settings
 from processors.store import timetable
 from processors.store.database import AWAY, Connection, Pool
 from processors.store.timetable import Cron
-from processors.workflows import operations, relay, replaying, retention
+from processors.workflows import operations, projecting, relay, replaying, retention
 
 _LOOK_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -68,6 +68,7 @@ def jobs(pool: Pool, publisher: Publisher, settings: Settings) -> list[Job]:
             partial(relay.relay_runs, pool, publisher.publish_run, grace=relay.CLOCK_RUN_GRACE),
         ),
         Job(replaying.JOB, replaying.EVERY, partial(replaying.send_due, pool, publisher.publish_events)),
+        Job("project-products", projecting.EVERY, partial(projecting.project_rows, pool)),
         Job("trim", timedelta(minutes=10), partial(retention.trim, pool)),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from processors import field_table
 from processors.store.database import Connection, Row, only_row
 from processors.store.queries import Queries
 
@@ -25,6 +26,13 @@ class Certificate:
     certified_at: datetime
     snapshot: str
     """Postgres's own name for that moment."""
+    fields_version: str | None = field_table.VERSION
+    """Of the field table whose columns it covers; None: it was made before they had versions."""
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether this release computes what the one that made it did."""
+        return self.fields_version == field_table.VERSION
 
 
 @dataclass(frozen=True, slots=True)

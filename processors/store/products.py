@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+from processors import field_table
+from processors.field_table import Content
 from processors.store.database import Row
 
-Source = Literal["webhook", "full", "recent", "replay", "fetch"]
+Source = Literal["webhook", "full", "recent", "replay", "fetch", "release"]
 Changes = dict[str, tuple[Any, Any]]
 
 Cause = Literal[
@@ -29,26 +31,6 @@ Cause = Literal[
 
 NOT_DRIFT: frozenset[Cause] = frozenset({"first_load", "during_run", "delivery_late"})
 """Causes for which nothing is to be blamed: no webhook could have made the change, or one was about to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The columns that Zoho fills."""
-
-    name: str
-    sku: str | None
-    description: str | None
-    price: Decimal | None
-    stock_quantity: int | None
-    stock_on_hand: Decimal | None
-    is_active: bool
-    category_id: str | None
-    category_name: str | None
-    brand: str | None
-    unit: str | None
-
-
-CONTENT_COLUMNS = tuple(field.name for field in fields(Content))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +59,9 @@ class Current:
     """How many finished events said that the item is gone; 0 where that makes no difference."""
     written_at: datetime | None = None
     """When the mirror wrote the row last."""
+    stored: Product | None = None
+    """The row itself, where another version of the field table projected it: `product` is its projection by this one,
+    and is written with whatever is decided (`processors.store.settlement`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +94,28 @@ class ItemChange:
 
 
 def current_from_row(row: Row) -> Current:
-    """Read the product columns of a row of `claim_events`, `read_current` or `find_unknown`."""
+    """Read the product columns of a row of `claim_events`, `read_current` or `find_unknown`.
+
+    A row that another version of the field table projected is projected anew, from what Zoho said of it; unless
+    something other than the mirror wrote it, and it waits for Zoho's word.
+    """
     if row["revision"] is None:
         return Current(product=None, revision=0, absences=row["absences"])
     product = Product(
         zoho_item_id=row["zoho_item_id"],
-        content=Content(**{column: row[column] for column in CONTENT_COLUMNS}),
+        content=Content(**{column: row[column] for column in field_table.COLUMNS}),
         zoho_last_modified_at=row["zoho_last_modified_at"],
         deleted_at=row["deleted_at"],
         raw=row["raw"],
         older_keys={key: datetime.fromtimestamp(seconds, UTC) for key, seconds in row["older_keys"].items()},
         altered_at=row["altered_at"],
     )
-    return Current(product, revision=row["revision"], absences=row["absences"], written_at=row["updated_at"])
+    current = Current(product, revision=row["revision"], absences=row["absences"], written_at=row["updated_at"])
+    is_projected = (row["fields_version"], row["fields_revision"]) == (field_table.VERSION, row["revision"])
+    if is_projected or product.altered_at is not None:
+        return current
+    projected = replace(product, content=field_table.project_anew(product.content, product.raw))
+    return replace(current, product=projected, stored=product)
 
 
 def differences(old: Product | None, new: Product) -> Changes:
@@ -130,7 +124,7 @@ def differences(old: Product | None, new: Product) -> Changes:
     The modified time and the raw body follow from a change and are not listed themselves.
     """
     changes: Changes = {}
-    for column in CONTENT_COLUMNS:
+    for column in field_table.COLUMNS:
         before = getattr(old.content, column) if old else None
         after = getattr(new.content, column)
         if before != after:

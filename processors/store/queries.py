@@ -6,13 +6,17 @@ import re
 from importlib import resources
 from typing import LiteralString, cast
 
+from processors import field_table
+
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_CONTENT = re.compile(r"\{content(?:: ([^{}]+))?\}")
 
 
 class Queries:
     """The statements of one `.sql` file, as attributes.
 
-    A statement begins at a line `-- name: its_name` and runs to the next one.
+    A statement begins at a line `-- name: its_name` and runs to the next one. `{content}` stands for the columns of the
+    field table, `{content: excluded.@}` for the same, each written so; `@` is its name and `#` its type.
 
     Raises:
         AttributeError: the file has no statement of that name.
@@ -21,7 +25,7 @@ class Queries:
     def __init__(self, file_name: str) -> None:
         """Read `sql/<file_name>` from the package."""
         text = resources.files(__package__).joinpath("sql", file_name).read_text("utf-8")
-        parts = _NAME.split(text)
+        parts = _NAME.split(_CONTENT.sub(_written_out, text))
         self._file_name = file_name
         self._statements = {name: statement.strip() for name, statement in zip(parts[1::2], parts[2::2], strict=True)}
 
@@ -36,6 +40,13 @@ class Queries:
     def names(self) -> list[str]:
         """Every statement of the file, for tests that prepare them all."""
         return list(self._statements)
+
+
+def _written_out(match: re.Match[str]) -> str:
+    template = match[1] or "@"
+    return ", ".join(
+        template.replace("@", column).replace("#", source.sql) for column, source in field_table.BY_COLUMN.items()
+    )
 
 
 def containing(part: str | None) -> str | None:

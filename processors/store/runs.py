@@ -80,13 +80,20 @@ class Run:
     certified_items: int | None
     certified_hash: str | None
     certified_snapshot: str | None
+    certified_fields: str | None
 
     @property
     def certificate(self) -> Certificate | None:
         """What the products were when it was complete."""
         if self.certified_at is None or self.certified_hash is None or self.certified_snapshot is None:
             return None
-        return Certificate(self.certified_items or 0, self.certified_hash, self.certified_at, self.certified_snapshot)
+        return Certificate(
+            self.certified_items or 0,
+            self.certified_hash,
+            self.certified_at,
+            self.certified_snapshot,
+            self.certified_fields,
+        )
 
 
 @dataclass(slots=True)
@@ -337,6 +344,7 @@ def finish(
             "certified_items": certificate and certificate.items,
             "certified_hash": certificate and certificate.hash,
             "certified_snapshot": certificate and certificate.snapshot,
+            "certified_fields": certificate and certificate.fields_version,
         },
     ).fetchone()
     if row is None:

@@ -6,12 +6,13 @@ is written, and the caller decides anew on what is known then: so nobody has to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from processors import field_table
 from processors.store.database import Connection, Row, encode_json
 from processors.store.inbox import Event
-from processors.store.products import CONTENT_COLUMNS, Change, Current, Product, current_from_row
+from processors.store.products import Change, Current, Product, current_from_row, differences
 from processors.store.queries import Queries
 
 # A key of pg_advisory_xact_lock; any number that no other program of this database uses.
@@ -45,6 +46,19 @@ class ItemDecision:
     digest: bytes | None = None
     """Of what Zoho's list says, where the row is to say the same."""
 
+    @property
+    def written(self) -> Product | None:
+        """The row to write: as decided, or the projection of a row that another version of the fields projected."""
+        return self.product or (self.current.product if self.current.stored else None)
+
+    def all_changes(self) -> Iterator[Change]:
+        """Yield what changes: first by the other version of the fields, then by what was decided."""
+        if self.current.stored and self.current.product:
+            changes = differences(self.current.stored, self.current.product)
+            if changes:
+                yield Change("release", changes, self.current.product.zoho_last_modified_at)
+        yield from self.changes
+
 
 def read_current(connection: Connection, item_ids: Iterable[str]) -> dict[str, Current]:
     """Return what is known of each item now."""
@@ -60,9 +74,9 @@ def settle(connection: Connection, decisions: Sequence[ItemDecision]) -> set[str
     Raises:
         psycopg.DataError: a value does not fit its column; nothing was written.
     """
-    products = [decision.product for decision in decisions]
+    products = [decision.written for decision in decisions]
     verdicts = [(decision.item_id, verdict) for decision in decisions for verdict in decision.verdicts]
-    changes = [(decision.item_id, change) for decision in decisions for change in decision.changes]
+    changes = [(decision.item_id, change) for decision in decisions for change in decision.all_changes()]
     parameters: Row = {
         "item_id": [decision.item_id for decision in decisions],
         "revision": [decision.current.revision for decision in decisions],
@@ -89,8 +103,9 @@ def settle(connection: Connection, decisions: Sequence[ItemDecision]) -> set[str
         "change_cause": [change.cause for _, change in changes],
         "change_wrong_since": [change.wrong_since for _, change in changes],
     }
-    for column in CONTENT_COLUMNS:
+    for column in field_table.COLUMNS:
         parameters[column] = [product and getattr(product.content, column) for product in products]
+    parameters["fields_version"] = field_table.VERSION
     lock = _absence_lock(decisions)
     if lock is None:
         cursor = connection.execute(_queries.settle, parameters)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Literal, LiteralString
 
 from processors.errors import BodyUnreadable
+from processors.field_table import Content
 from processors.store import audit
 from processors.store.database import Connection, Row
 from processors.store.products import NOT_DRIFT, Changes, ItemChange, Source
@@ -51,21 +51,10 @@ class ProductQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class ProductRow:
+class ProductRow(Content):
     """One row of a list of products."""
 
     zoho_item_id: str
-    name: str
-    sku: str | None
-    description: str | None
-    price: Decimal | None
-    stock_quantity: int | None
-    stock_on_hand: Decimal | None
-    is_active: bool
-    category_id: str | None
-    category_name: str | None
-    brand: str | None
-    unit: str | None
     zoho_last_modified_at: datetime | None
     deleted_at: datetime | None
     altered_at: datetime | None
@@ -209,6 +198,7 @@ _SOURCES: dict[Source, str] = {
     "recent": "Changed by a recent run",
     "replay": "Changed by a replay",
     "fetch": "Changed by a fetch",
+    "release": "Projected anew by a release",
 }
 
 

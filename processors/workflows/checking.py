@@ -17,7 +17,7 @@ import httpx
 import psycopg
 import redis
 
-from processors import redaction
+from processors import field_table, redaction
 from processors.encryption import SecretBox
 from processors.errors import BudgetSpent, MirrorError, NotAuthorised, NotConnected, PublishFailed, TokenThrottled
 from processors.messaging.broker import broker_for
@@ -30,7 +30,7 @@ from processors.store.shapes import SeenShape
 from processors.store.zoho_connection import Stored
 from processors.workflows import insights
 from processors.workflows.insights import Problem
-from processors.zoho import hosts, items, payloads, signatures, token_endpoint
+from processors.zoho import hosts, payloads, signatures, token_endpoint
 from processors.zoho.client import ZohoClient
 from processors.zoho.connecting import SCOPES, Organisation
 from processors.zoho.token_endpoint import Client, Refusal
@@ -438,7 +438,7 @@ def _check_deliveries(connection: Connection, settings: Settings) -> Iterator[Fi
         shape = seen.shape
         envelope = f"in {shape.envelope}" if shape.envelope else "without an envelope"
         what = f"deliveries of {route} items arrive signed in {shape.signature}, as {shape.form} {envelope}"
-        needed = [key for key in shape.missing if key in items.NEEDED]
+        needed = [key for key in shape.missing if key in field_table.NEEDED]
         if needed:
             what += f", and lack {', '.join(needed)}: each costs a call to Zoho"
             yield _WEBHOOKS.warning(what, "let Zoho's webhook send the default payload")

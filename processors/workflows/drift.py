@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from processors import field_table
 from processors.store.drift import Evidence, Question
 from processors.store.products import Cause, Change, Changes, Current, Product
 from processors.store.runs import Run
@@ -19,7 +20,6 @@ from processors.store.runs import Run
 _SKEW = timedelta(minutes=1)
 # A delivery belongs to a change for so long; refusals are counted by the hour.
 _REFUSED_WITHIN = timedelta(hours=1)
-_STOCK_COLUMNS = frozenset({"stock_on_hand", "stock_quantity"})
 
 IN_WORDS: Final[Mapping[Cause, str]] = {
     "first_load": "loaded for the first time",
@@ -107,7 +107,7 @@ def _judge(miss: Miss, evidence: Evidence | None) -> Cause:
         return "event_dead"
     if evidence.has_unfinished_event:
         return "event_unfinished"
-    if miss.changes and miss.changes.keys() <= _STOCK_COLUMNS:
+    if miss.changes and miss.changes.keys() <= field_table.STOCK_COLUMNS:
         return "stock_only"
     if evidence.has_processed_event and not miss.is_deletion:
         return "delivery_incomplete"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from processors import field_table
 from processors.store import alerts, api_calls, drift, runs, shapes, timetable
 from processors.store.api_calls import Usage
 from processors.store.database import Connection, only_row
@@ -15,7 +16,6 @@ from processors.store.queries import Queries
 from processors.store.runs import Run, RunKind
 from processors.store.shapes import LostKey
 from processors.store.timetable import Alive
-from processors.zoho import items
 
 LAG_WINDOW = timedelta(minutes=15)
 LAG_QUANTILES = (0.5, 0.95, 0.99)
@@ -188,7 +188,7 @@ def rejections_lately(connection: Connection) -> list[RejectionCount]:
 
 def lost_keys(connection: Connection) -> list[LostKey]:
     """Return the mapped keys that deliveries had, and have no more."""
-    return shapes.lost_keys(connection, items.EXPECTED, least=_FEWEST_LOOKED_AT)
+    return shapes.lost_keys(connection, field_table.EXPECTED, least=_FEWEST_LOOKED_AT)
 
 
 def _refused(connection: Connection) -> list[RefusedShare]:

@@ -67,10 +67,13 @@ def _decide(step: Step, item: ListedItem, item_id: str, found: Found, asked_at: 
     if worked is None:
         return
     body, decided = worked
-    is_said = isinstance(decided, Write) and _says(decided.product, body)
-    step.take_down(item_id, found.current, decided, digest=item.digest if is_said else None, is_counted=is_counted)
     row = found.current.product
-    if row is not None and _says(row, body) and found.row_version is not None and item.digest is not None:
+    written = decided.product if isinstance(decided, Write) else row
+    digest = item.digest if written is not None and _says(written, body) else None
+    step.take_down(item_id, found.current, decided, digest=digest, is_counted=is_counted)
+    if row is None or found.current.stored is not None:
+        return
+    if _says(row, body) and found.row_version is not None and item.digest is not None:
         step.agreements.append(Agreement(item_id, item.digest, found.current.revision, found.row_version))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from processors import field_table
 from processors.errors import ItemUnusable
 from processors.store.products import Changes, Current, Product, differences
 from processors.zoho import items
@@ -214,7 +215,7 @@ def _brings_nothing_new(row: Product, body: items.Body) -> bool:
         return False
     if _order_is_unsure(row, body) or _conflicting_keys(row, body):
         return False
-    return all(said_at <= _time_of(row, key) for key in items.COLUMNS if key in body.fields)
+    return all(said_at <= _time_of(row, key) for key in field_table.MAPPED if key in body.fields)
 
 
 def _is_day_only(row: Product) -> bool:
@@ -226,17 +227,17 @@ def _order_is_unsure(row: Product, body: items.Body) -> bool:
     said_at = body.modified_at
     if said_at is None or not (body.is_day_only or _is_day_only(row)):
         return False
-    times = [_time_of(row, key) for key in items.COLUMNS if key in body.fields and key in row.raw]
+    times = [_time_of(row, key) for key in field_table.MAPPED if key in body.fields and key in row.raw]
     return any(abs(said_at - at) < DAY_IN_ANY_ZONE for at in times)
 
 
 def _conflicting_keys(row: Product, body: items.Body) -> list[str]:
     """Return the mapped keys for which row and body give different values with the same time."""
-    keys = [key for key in items.COLUMNS if key in body.fields and _time_of(row, key) == body.modified_at]
+    keys = [key for key in field_table.MAPPED if key in body.fields and _time_of(row, key) == body.modified_at]
     return [
         key
         for key in keys
-        if any(getattr(row.content, column) != getattr(body.content, column) for column in items.COLUMNS[key])
+        if any(getattr(row.content, column) != getattr(body.content, column) for column in field_table.MAPPED[key])
     ]
 
 
@@ -278,11 +279,11 @@ def _merged(row: Product, body: items.Body, said_at: datetime) -> Product:
     taken = {
         key: value
         for key, value in body.fields.items()
-        if said_at >= (_time_of(row, key) if key in items.COLUMNS else known_at) or key not in row.raw
+        if said_at >= (_time_of(row, key) if key in field_table.MAPPED else known_at) or key not in row.raw
     }
     kept = {key: value for key, value in row.raw.items() if not _is_outdated_twin(key, taken)}
     raw = {**kept, **taken}
-    times = {key: said_at if key in taken else _time_of(row, key) for key in items.COLUMNS if key in raw}
+    times = {key: said_at if key in taken else _time_of(row, key) for key in field_table.MAPPED if key in raw}
     return Product(
         zoho_item_id=row.zoho_item_id,
         content=items.content_of(raw),

@@ -219,7 +219,7 @@ def verify_run(pool: Pool, run_id: int) -> Verification:
     """Compute the certificate of a complete full run again; what was changed since is undone by the history.
 
     Raises:
-        RunRefused: the run has no certificate.
+        RunRefused: the run has no certificate, or one that this release cannot compute.
     """
     with pool.connection() as connection:
         run = runs.find(connection, run_id)
@@ -229,6 +229,12 @@ def verify_run(pool: Pool, run_id: int) -> Verification:
         certificate = run.certificate
         if certificate is None:
             message = f"run {run_id} has no certificate: only a complete full run leaves one, and it is {run.state}"
+            raise RunRefused(message)
+        if not certificate.is_comparable:
+            message = (
+                f"the certificate of run {run_id} is not comparable: it was made by another version of the mirrored "
+                "fields; the next complete full run leaves one of this version"
+            )
             raise RunRefused(message)
         return Verification(certificate, certificates.recompute(connection, certificate))
 

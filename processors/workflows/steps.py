@@ -79,6 +79,9 @@ class Step:
                 self.doubts.append((item_id, reason))
             case Settled():
                 self.counts.unchanged += is_counted
+                if current.stored and current.product:
+                    # Projected by another version of the fields: written anew, though Zoho said nothing new.
+                    self.writes.append(Miss(item_id, current, current.product, {}, digest))
             case Write(outcome, product, changes):
                 self.writes.append(Miss(item_id, current, product, changes, digest))
                 match outcome:

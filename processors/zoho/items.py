@@ -8,39 +8,30 @@ times carry an offset without a colon and are printed as bare dates in the docum
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final, cast
+from typing import Any
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
+from processors import field_table
 from processors.errors import BodyUnreadable
-from processors.store.products import Content
+from processors.field_table import Content
 
 Fields = Mapping[str, Any]
 """The top-level keys of one item, as decoded by `read_json`."""
 
-NEEDED: Final = ("name", "status", "last_modified_time", "rate")
-"""Without these a body cannot stand alone: the item is fetched."""
-
-# Beyond these a number is no price and no quantity, and would only cost room: numeric would take 131,072 digits.
-_LARGEST_EXPONENT = 18
-_SMALLEST_EXPONENT = -12
 # Postgres refuses a number of many more digits inside jsonb; such a one is kept as text.
 _MOST_JSON_DIGITS = 1_000
 # What is nested more deeply could be read here and yet be too deep for whoever reads or writes it further down a stack.
 _DEEPEST_NESTING = 100
 _TOO_DEEP = "the body is nested too deeply to be an item"
-_INT32 = range(-(2**31), 2**31)
 _ITEM_ID = re.compile(r"[^\s/?#%\\\x00-\x1f\x7f]{1,64}")
+_EXPECTED_TIME = "expected a time such as 2026-10-05T21:32:21+0530"
 _BARE_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}\s*")
-# Zoho's formatted twins write thousands with commas, in India 1,23,456.50; "12,50" is no such number.
-_GROUPED_NUMBER = re.compile(r"[+-]?\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?")
 
 
 def read_number(text: str) -> Decimal | str:
@@ -126,134 +117,13 @@ def item_id_of(value: object) -> str | None:
             return None
         case int():
             text = str(value)
-        case Decimal() if value == value.to_integral_value() and 0 <= value.adjusted() <= _LARGEST_EXPONENT:
+        case Decimal() if value == value.to_integral_value() and 0 <= value.adjusted() <= field_table.LARGEST_EXPONENT:
             text = str(int(value))
         case str():
             text = value.strip()
         case _:
             return None
     return text if _ITEM_ID.fullmatch(text) else None
-
-
-def _lenient(read: Callable[[Any], Any]) -> BeforeValidator:
-    """Turn an odd value into null and a note: one unimportant field must never cost the row."""
-
-    def validate(value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - whatever Zoho sent
-        if value is None or value == "":
-            return None
-        try:
-            return read(value)
-        except (ValueError, ArithmeticError) as error:
-            cast("list[str]", info.context).append(f"{info.field_name}: {error}; left empty")
-            return None
-
-    return BeforeValidator(validate)
-
-
-def _text(value: object) -> str:
-    match value:
-        case str():
-            return value
-        case bool():
-            pass
-        case int() | Decimal():
-            return str(value)
-    message = f"expected text, got {_shown(value)}"
-    raise ValueError(message)
-
-
-def _decimal(value: object) -> Decimal:
-    match value:
-        case bool():
-            number = None
-        case int() | Decimal():
-            number = Decimal(value)
-        case str():
-            # A template may use a formatted twin.
-            text = value.strip()
-            number = _parsed(text.replace(",", "") if _GROUPED_NUMBER.fullmatch(text) else text)
-        case _:
-            number = None
-    if number is None or not number.is_finite():
-        message = f"expected a number, got {_shown(value)}"
-        raise ValueError(message)
-    if number.adjusted() > _LARGEST_EXPONENT or int(number.as_tuple().exponent) < _SMALLEST_EXPONENT:
-        message = f"{_shown(value)} is out of range"
-        raise ValueError(message)
-    return number
-
-
-def _parsed(text: str) -> Decimal | None:
-    try:
-        return Decimal(text)
-    except ArithmeticError:
-        return None
-
-
-def _time(value: object) -> datetime:
-    if isinstance(value, str):
-        try:
-            parsed = datetime.fromisoformat(value.strip())
-            aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-            known = aware.astimezone(UTC)
-            # Zoho's resolution: anything finer would turn two spellings of one second into an order.
-            return known.replace(microsecond=0) if known.microsecond else known
-        except (ValueError, OverflowError):
-            pass
-    message = f"expected a time such as 2026-10-05T21:32:21+0530, got {_shown(value)}"
-    raise ValueError(message)
-
-
-def _shown(value: object) -> str:
-    match value:
-        case dict() | list():
-            text = f"a {type(value).__name__}"
-        case Decimal():
-            text = str(value)
-        case _:
-            text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"  # noqa: PLR2004 - the length of a readable line
-
-
-Text = Annotated[str | None, _lenient(_text)]
-Number = Annotated[Decimal | None, _lenient(_decimal)]
-Time = Annotated[datetime | None, _lenient(_time)]
-
-
-class Item(BaseModel):
-    """The mapped fields of one body. It refuses nothing: an odd value becomes null, with a note in the context."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    name: Text = None
-    sku: Text = None
-    description: Text = None
-    rate: Number = None
-    stock_on_hand: Number = None
-    status: Text = None
-    category_id: Text = None
-    category_name: Text = None
-    brand: Text = None
-    unit: Text = None
-    last_modified_time: Time = None
-
-
-COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "name": ("name",),
-    "sku": ("sku",),
-    "description": ("description",),
-    "rate": ("price",),
-    "stock_on_hand": ("stock_on_hand", "stock_quantity"),
-    "status": ("is_active",),
-    "category_id": ("category_id",),
-    "category_name": ("category_name",),
-    "brand": ("brand",),
-    "unit": ("unit",),
-}
-"""The mapped keys, and which columns of `products.Content` each fills."""
-
-EXPECTED: Final = (*(key for key in COLUMNS if key != "stock_on_hand"), "last_modified_time")
-"""Keys that the default payload has for every item. Stock is told of tracked items only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,15 +142,18 @@ class Body:
 
 def read_body(fields: Fields) -> Body:
     """Read the top-level keys of one item."""
-    if fields.get("track_inventory") in (False, "false") and "stock_on_hand" not in fields:
+    if fields.get("track_inventory") in (False, "false"):
         # Here an absent figure does not leave the stored one alone: there is none, which webhooks write as "".
-        fields = {**fields, "stock_on_hand": ""}
-    content, item, notes = _content(fields)
-    missing = tuple(key for key in NEEDED if _is_missing(key, fields, item))
+        fields = {**dict.fromkeys(field_table.STOCK_KEYS, ""), **fields}
+    content, notes = field_table.project(fields)
+    modified_at = time_of(said := fields.get("last_modified_time"))
+    if modified_at is None and said not in (None, ""):
+        notes.append(f"last_modified_time: {_EXPECTED_TIME}, got {field_table.shown(said)}; left empty")
+    missing = tuple(key for key in field_table.NEEDED if _is_missing(key, fields, modified_at))
     return Body(
         fields=fields,
         content=content,
-        modified_at=item.last_modified_time,
+        modified_at=modified_at,
         is_day_only=is_bare_date(fields.get("last_modified_time")),
         missing=missing,
         notes=tuple(notes),
@@ -294,46 +167,30 @@ def is_bare_date(value: object) -> bool:
 
 def time_of(value: object) -> datetime | None:
     """Return a time as Zoho writes it, to the second, or None where it is none."""
-    try:
-        return _time(value)
-    except ValueError:
+    if not isinstance(value, str):
         return None
+    try:
+        parsed = datetime.fromisoformat(value.strip())
+        known = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    # Zoho's resolution: anything finer would turn two spellings of one second into an order.
+    return known.replace(microsecond=0) if known.microsecond else known
 
 
 def content_of(fields: Fields) -> Content:
     """Return the columns that these keys fill; a key that is not there fills nothing."""
-    return _content(fields)[0]
+    return field_table.project(fields)[0]
 
 
-def _is_missing(key: str, fields: Fields, item: Item) -> bool:
+def _is_missing(key: str, fields: Fields, modified_at: datetime | None) -> bool:
     match key:
+        case "last_modified_time":
+            return modified_at is None
         case "name":
             # The one text that may be empty: "" is then the item's name.
-            return fields.get("name") != "" and item.name is None
+            return fields.get("name") != "" and field_table.read_key(fields, "name", []) is None
         case "rate":
             return "rate" not in fields
         case _:
-            return getattr(item, key) is None
-
-
-def _content(fields: Fields) -> tuple[Content, Item, list[str]]:
-    notes: list[str] = []
-    item = Item.model_validate(fields, context=notes)
-    stock_quantity = None if item.stock_on_hand is None else math.floor(item.stock_on_hand)
-    if stock_quantity is not None and stock_quantity not in _INT32:
-        notes.append(f"stock_on_hand: {stock_quantity} does not fit stock_quantity; left empty")
-        stock_quantity = None
-    content = Content(
-        name=item.name or "",
-        sku=item.sku,
-        description=item.description,
-        price=item.rate,
-        stock_quantity=stock_quantity,
-        stock_on_hand=item.stock_on_hand,
-        is_active=item.status == "active",
-        category_id=item.category_id,
-        category_name=item.category_name,
-        brand=item.brand,
-        unit=item.unit,
-    )
-    return content, item, notes
+            return field_table.read_key(fields, key, []) is None

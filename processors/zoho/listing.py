@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import resources
 from typing import Any, Final
 
 import msgspec
 
+from processors import field_table
 from processors.errors import BodyUnreadable
 from processors.store.database import encode_json
 from processors.zoho import items
@@ -32,26 +32,9 @@ class _Page(msgspec.Struct):
     page_context: Any = None
 
 
-class _Mapped(msgspec.Struct):
-    """The keys of an item that say something to the mirror; odd values are the business of `items`."""
-
-    item_id: Any = msgspec.UNSET
-    name: Any = msgspec.UNSET
-    sku: Any = msgspec.UNSET
-    description: Any = msgspec.UNSET
-    rate: Any = msgspec.UNSET
-    stock_on_hand: Any = msgspec.UNSET
-    status: Any = msgspec.UNSET
-    category_id: Any = msgspec.UNSET
-    category_name: Any = msgspec.UNSET
-    brand: Any = msgspec.UNSET
-    unit: Any = msgspec.UNSET
-    track_inventory: Any = msgspec.UNSET
-    created_time: Any = msgspec.UNSET
-    last_modified_time: Any = msgspec.UNSET
-
-
-_KEYS = _Mapped.__struct_fields__
+# The keys of an item that say something to the mirror; odd values are the business of `items`.
+_KEYS: Final = (_ID_KEY, *field_table.MAPPED, "track_inventory", "created_time", "last_modified_time")
+_Mapped = msgspec.defstruct("_Mapped", [(key, Any, msgspec.UNSET) for key in _KEYS])
 # What a glance reads; the other keys stay the bytes that were received.
 _GLANCED_AT: Final = (_ID_KEY, "created_time", "last_modified_time")
 _Glance = msgspec.defstruct(
@@ -59,14 +42,8 @@ _Glance = msgspec.defstruct(
     [(key, Any, msgspec.UNSET) for key in _GLANCED_AT]
     + [(key, msgspec.Raw, msgspec.Raw()) for key in _KEYS if key not in _GLANCED_AT],
 )
-# A release that reads or compares items in another way gives them other digests: their rows are looked at again.
-_READING: Final = hashlib.blake2b(
-    b"".join(
-        resources.files("processors").joinpath(file).read_bytes()
-        for file in ("zoho/items.py", "zoho/listing.py", "store/products.py", "workflows/listed_pages.py")
-    ),
-    digest_size=16,
-)
+# A release with another version of the fields gives items other digests: their rows are looked at again.
+_READING: Final = hashlib.blake2b(field_table.VERSION.encode(), digest_size=16)
 # Strings, so that what looks like structure within them does not count; and the structure.
 _SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
 _ITEMS_DEPTH = 2

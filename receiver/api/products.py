@@ -59,11 +59,15 @@ class Product(Answer):
     price: Amount | None
     stock_quantity: int | None = Field(description="Whole units; null where Zoho does not track stock.")
     stock_on_hand: Amount | None = Field(description="Exact.")
+    available_stock: Amount | None = Field(description="Of the accounting stock, what is not committed.")
+    actual_available_stock: Amount | None = Field(description="Of the physical stock, what is not committed.")
     is_active: bool
     category_id: str | None
     category_name: str | None
     brand: str | None
     unit: str | None
+    group_id: str | None = Field(description="Of the item group whose variant it is.")
+    group_name: str | None
     zoho_last_modified_at: At | None
     deleted_at: At | None = Field(description="Zoho does not have it any more, since then.")
     altered_at: At | None = Field(description="Written by something other than the mirror, and not confirmed since.")

@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette_admin.flash import flash
 from starlette_admin.routing import route
 
+from processors import field_table
 from processors.settings import Settings
 from processors.store.audit import Requester
 from processors.store.database import Connection
@@ -33,17 +34,7 @@ _SORTS: Final[dict[str, ProductSort]] = {
 }
 _COLUMNS: Final = (
     "zoho_item_id",
-    "name",
-    "sku",
-    "description",
-    "price",
-    "stock_quantity",
-    "stock_on_hand",
-    "is_active",
-    "category_id",
-    "category_name",
-    "brand",
-    "unit",
+    *field_table.COLUMNS,
     "zoho_last_modified_at",
     "deleted_at",
     "created_at",

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors import field_table
 from processors.store import shapes
 from processors.store.database import Connection
 from processors.store.shapes import SeenShape
 from processors.workflows import insights
-from processors.zoho import items
 from receiver.shapes import Sample, shape_of
 from tests.receiver.conftest import Serve
 from tests.receiver.serving import DELETED, FORM, JSON, OLDER_SECRET, eventually, item, signed
 
-FULL = dict.fromkeys(items.EXPECTED, "x") | {"last_modified_time": "2026-10-05T21:32:21+0530"}
+FULL = dict.fromkeys(field_table.EXPECTED, "x") | {"last_modified_time": "2026-10-05T21:32:21+0530"}
 
 
 def sample(body: bytes, content_type: str = JSON, **given: object) -> Sample:
@@ -99,7 +99,7 @@ def see(
     connection: Connection, *keys: str, ago: timedelta, until: timedelta = timedelta(), looked_at: int = 10
 ) -> None:
     """Let deliveries with these keys have come from then until then."""
-    missing = [key for key in items.EXPECTED if key not in keys]
+    missing = [key for key in field_table.EXPECTED if key not in keys]
     connection.execute(
         """INSERT INTO delivery_shapes (route, fingerprint, signature, secret, form, envelope, keys, missing, looked_at,
                                         first_seen_at, last_seen_at)
@@ -110,7 +110,7 @@ def see(
 
 
 HOUR = timedelta(hours=1)
-WITHOUT_RATE = tuple(key for key in items.EXPECTED if key != "rate")
+WITHOUT_RATE = tuple(key for key in field_table.EXPECTED if key != "rate")
 
 
 def problems(connection: Connection) -> list[str]:
@@ -119,7 +119,7 @@ def problems(connection: Connection) -> list[str]:
 
 
 def test_a_mapped_key_that_no_delivery_has_any_more_is_a_problem(connection: Connection) -> None:
-    see(connection, *items.EXPECTED, ago=48 * HOUR, until=2 * HOUR)
+    see(connection, *field_table.EXPECTED, ago=48 * HOUR, until=2 * HOUR)
     assert problems(connection) == []
     see(connection, *WITHOUT_RATE, ago=HOUR)
     (what,) = problems(connection)
@@ -127,19 +127,19 @@ def test_a_mapped_key_that_no_delivery_has_any_more_is_a_problem(connection: Con
 
 
 def test_it_is_none_once_a_delivery_has_the_key_again(connection: Connection) -> None:
-    see(connection, *items.EXPECTED, ago=48 * HOUR)
+    see(connection, *field_table.EXPECTED, ago=48 * HOUR)
     see(connection, *WITHOUT_RATE, ago=HOUR)
     assert problems(connection) == []
 
 
 def test_items_of_a_kind_that_always_lacked_it_are_none(connection: Connection) -> None:
-    see(connection, *items.EXPECTED, ago=48 * HOUR, until=2 * HOUR)
+    see(connection, *field_table.EXPECTED, ago=48 * HOUR, until=2 * HOUR)
     see(connection, *WITHOUT_RATE, ago=40 * HOUR)
     assert problems(connection) == []
 
 
 def test_a_few_deliveries_are_no_evidence(connection: Connection) -> None:
-    see(connection, *items.EXPECTED, ago=48 * HOUR, until=2 * HOUR)
+    see(connection, *field_table.EXPECTED, ago=48 * HOUR, until=2 * HOUR)
     see(connection, *WITHOUT_RATE, ago=HOUR, looked_at=4)
     assert problems(connection) == []
 
@@ -151,7 +151,7 @@ def test_a_key_that_never_came_is_none(connection: Connection) -> None:
 
 
 def test_what_is_accepted_is_no_problem_any_more(connection: Connection) -> None:
-    see(connection, *items.EXPECTED, ago=48 * HOUR, until=2 * HOUR)
+    see(connection, *field_table.EXPECTED, ago=48 * HOUR, until=2 * HOUR)
     see(connection, *WITHOUT_RATE, ago=HOUR)
     assert shapes.accept(connection) == 1
     assert problems(connection) == []

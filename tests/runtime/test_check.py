@@ -18,6 +18,7 @@ import respx
 from cryptography.fernet import Fernet
 
 import simulator
+from processors import field_table
 from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.settings import HOSTS, Settings, load_what_is_right
@@ -25,7 +26,6 @@ from processors.store import database, timetable
 from processors.store.database import Connection, Pool
 from processors.workflows import checking
 from processors.workflows.checking import Finding
-from processors.zoho import items
 from simulator import Catalogue, Limits, Organization, Zoho, serve
 from simulator.tokens import Tokens
 from tests.conftest import ENCRYPTION_KEY
@@ -94,7 +94,7 @@ def mirror(served: Mirror, connection: Connection) -> Mirror:
 
 def _see(connection: Connection, *, secret: int = 1, without: tuple[str, ...] = ()) -> None:
     """Let a delivery have come just now."""
-    keys = [key for key in items.EXPECTED if key not in without]
+    keys = [key for key in field_table.EXPECTED if key not in without]
     connection.execute(
         """INSERT INTO delivery_shapes (route, fingerprint, signature, secret, form, envelope, keys, missing, looked_at)
            VALUES ('changed', %(mark)s, 'base64', %(secret)s, 'json', 'item', %(keys)s, %(missing)s, 1)""",

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from processors import field_table
 from processors.store import runs
 from processors.store.audit import Requester
 from processors.store.database import Connection, Row, encode_json
@@ -21,24 +22,23 @@ from processors.zoho.listing import ListedPage
 from tests.workflows.scene import ITEM, Scene, fields
 
 OTHER = "4100000000000099999"
+OF_TYPE = {"text": "'altered'", "numeric": "1", "integer": "1", "boolean": "false"}
 ALTERATIONS: dict[str, str] = {
-    "name": "'Altered'",
-    "sku": "'ALTERED'",
-    "description": "'altered'",
-    "price": "1",
-    "stock_quantity": "1",
-    "stock_on_hand": "1",
-    "is_active": "false",
-    "category_id": "'1'",
-    "category_name": "'altered'",
-    "brand": "'altered'",
-    "unit": "'altered'",
+    **{column: OF_TYPE[source.sql] for column, source in field_table.BY_COLUMN.items()},
     "zoho_last_modified_at": "now()",
     "deleted_at": "now()",
     "raw": """'{"name": "Altered"}'""",
     "older_keys": """'{"name": 1}'""",
 }
-OWN_BUSINESS = {"zoho_item_id", "revision", "altered_at", "created_at", "updated_at"}
+OWN_BUSINESS = {
+    "zoho_item_id",
+    "revision",
+    "fields_version",
+    "fields_revision",
+    "altered_at",
+    "created_at",
+    "updated_at",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -303,7 +303,7 @@ def test_what_needs_a_fetch_stays_unfinished_and_says_why(scene: Scene, connecti
     assert settlement.settle(connection, [decided(event, current, items.read_body(thin()))]) == {ITEM}
     row = scene.event(event_id)
     assert (row["state"], row["needs_fetch"], row["outcome"], row["processed_at"]) == ("recorded", True, None, None)
-    assert "lacks name, status" in row["error"]
+    assert "lacks name, rate, status" in row["error"]
     assert inbox.find_fetch_siblings(connection, event_id) == [event_id]
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from processors import field_table
 from processors.store.drift import Evidence, Question
-from processors.store.products import Cause, Change, Changes, Content, Current, Product
+from processors.store.products import Cause, Change, Changes, Current, Product
 from processors.store.runs import Run
 from processors.workflows import drift
 from processors.workflows.drift import Miss
@@ -68,11 +69,12 @@ def run(*, known_since: datetime | None = KNOWN_SINCE) -> Run:
         certified_items=None,
         certified_hash=None,
         certified_snapshot=None,
+        certified_fields=None,
     )
 
 
 def row(*, modified_at: datetime | None = MODIFIED, **changed: Any) -> Product:
-    content = Content("Mug", "MUG", None, None, 7, None, True, None, None, None, None)
+    content = field_table.project({"name": "Mug", "sku": "MUG", "status": "active"})[0]
     return replace(Product(ITEM, content, modified_at, None, {}, {}), **changed)
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors import field_table
 from processors.errors import BodyUnreadable
 from processors.store.database import decode_json, encode_json
 from processors.zoho import items, payloads
@@ -82,7 +83,7 @@ def test_the_id_of_a_body_keeps_its_digits_through_json(key: str) -> None:
 @pytest.mark.parametrize("key", ["sku", "description", "rate", "stock_on_hand", "category_id", "brand", "unit"])
 def test_empty_text_means_none(key: str) -> None:
     read = body(**{key: ""})
-    for column in items.COLUMNS[key]:
+    for column in field_table.MAPPED[key]:
         assert getattr(read.content, column) is None
     assert (read.missing, read.notes) == ((), ())
 
@@ -92,7 +93,7 @@ def test_an_empty_name_is_a_name() -> None:
     assert (read.content.name, read.missing) == ("", ())
 
 
-@pytest.mark.parametrize("key", items.NEEDED)
+@pytest.mark.parametrize("key", field_table.NEEDED)
 def test_a_body_without_what_is_needed_says_what_is_missing(key: str) -> None:
     fields = {name: value for name, value in FULL.items() if name != key}
     assert items.read_body(fields).missing == (key,)
@@ -159,7 +160,7 @@ def test_an_odd_price_becomes_null_with_a_note_that_names_field_and_value(sent: 
 @pytest.mark.parametrize("sent", [True, [], {"a": 1}])
 def test_an_odd_text_becomes_null_with_a_note(key: str, sent: object) -> None:
     read = body(**{key: sent})
-    assert getattr(read.content, items.COLUMNS[key][0]) is None
+    assert getattr(read.content, field_table.MAPPED[key][0]) is None
     assert len(read.notes) == 1
 
 
@@ -299,7 +300,7 @@ def test_any_json_is_read_without_floats_and_can_be_written_again(value: object)
     encode_json(read)
 
 
-@given(st.dictionaries(st.sampled_from([*items.COLUMNS, "last_modified_time", "item_id"]), JSON))
+@given(st.dictionaries(st.sampled_from([*field_table.MAPPED, "last_modified_time", "item_id"]), JSON))
 def test_whatever_the_fields_hold_a_body_is_read(fields: dict[str, Any]) -> None:
     read = items.read_body(items.read_json(json.dumps(fields)))
     assert isinstance(read.content.name, str)

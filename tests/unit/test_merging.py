@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors import field_table
 from processors.errors import ItemUnusable
-from processors.store.products import Content, Current, Product
+from processors.field_table import Content
+from processors.store.products import Current, Product
 from processors.workflows import merging
 from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
 from processors.zoho import items
@@ -41,6 +43,10 @@ def fields(second: int = 0, **changed: Any) -> dict[str, Any]:
         "category_name": "Kitchen",
         "brand": "Hearthline",
         "unit": "pcs",
+        "available_stock": Decimal("6.0"),
+        "actual_available_stock": Decimal("5.0"),
+        "group_id": "7",
+        "group_name": "Mugs",
         "track_inventory": True,
         "last_modified_time": time_of(second),
     }
@@ -156,7 +162,9 @@ def test_the_columns_are_the_projection_of_the_newest_value_of_each_key(
         assert not usable
         return
     assert product.zoho_last_modified_at == usable[-1].modified_at
-    assert {key: product.raw.get(key) for key in items.COLUMNS} == {key: newest.get(key) for key in items.COLUMNS}
+    assert {key: product.raw.get(key) for key in field_table.MAPPED} == {
+        key: newest.get(key) for key in field_table.MAPPED
+    }
     assert product.content == items.content_of(newest)
 
 
@@ -226,7 +234,7 @@ def test_a_body_without_a_key_leaves_its_column_alone(key: str) -> None:
 @pytest.mark.parametrize("key", ["sku", "description", "rate", "stock_on_hand", "category_id", "brand", "unit"])
 def test_empty_text_empties_the_column(key: str) -> None:
     after = row(body(0), body(1, **{key: ""}))
-    assert all(getattr(after.content, column) is None for column in items.COLUMNS[key])
+    assert all(getattr(after.content, column) is None for column in field_table.MAPPED[key])
 
 
 def test_an_empty_name_is_kept_as_the_name() -> None:
@@ -240,7 +248,7 @@ def test_an_older_body_fills_in_what_newer_ones_did_not_carry() -> None:
     assert product.older_keys == {"description": START + timedelta(seconds=3)}
 
 
-@pytest.mark.parametrize("key", items.NEEDED)
+@pytest.mark.parametrize("key", field_table.NEEDED)
 @pytest.mark.parametrize("is_known", [True, False])
 def test_a_body_that_lacks_what_is_needed_causes_a_fetch(key: str, is_known: bool) -> None:
     current = known(row(body(0))) if is_known else NOTHING

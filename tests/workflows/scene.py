@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from processors import field_table
 from processors.errors import PublishFailed
 from processors.store.database import Pool, Row, encode_json, only_row
 from processors.workflows import item_events
@@ -24,7 +25,7 @@ DEADLINE = 20.0
 """Seconds until a test gives up waiting."""
 
 START = datetime(2026, 10, 5, 12, tzinfo=UTC)
-NEEDED = ("item_id", *items.NEEDED)
+NEEDED = ("item_id", *field_table.NEEDED)
 
 Answer = items.Fields | None | Exception | Callable[[], items.Fields | None]
 

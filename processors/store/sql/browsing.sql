@@ -4,8 +4,7 @@
 -- name: products_by_id
 -- Onwards from an item, by its id. A part of a name has no index, nor has a category, a stock or the time of a write,
 -- which each write would have to keep: where little matches, the whole table is read.
-SELECT zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id, category_name,
-       brand, unit, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at
+SELECT zoho_item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at
   FROM products
  WHERE product_is_meant(products, %(text)s, %(pattern)s, %(state)s, %(is_out_of_stock)s, %(changed_since)s,
                         %(category_id)s)
@@ -16,8 +15,7 @@ OFFSET %(skip)s
 
 -- name: products_by_id_backwards
 -- The same, the other way round.
-SELECT zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id, category_name,
-       brand, unit, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at
+SELECT zoho_item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at
   FROM products
  WHERE product_is_meant(products, %(text)s, %(pattern)s, %(state)s, %(is_out_of_stock)s, %(changed_since)s,
                         %(category_id)s)
@@ -27,8 +25,7 @@ OFFSET %(skip)s
 
 -- name: products_sorted
 -- By another column: all that are meant are read for it. What has no value comes last.
-SELECT zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id, category_name,
-       brand, unit, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at
+SELECT zoho_item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at
   FROM products,
        LATERAL (SELECT CASE %(sort)s WHEN 'name' THEN lower(name) WHEN 'sku' THEN lower(sku) END AS as_text,
                        CASE %(sort)s WHEN 'price' THEN price WHEN 'stock' THEN stock_on_hand
@@ -54,8 +51,7 @@ SELECT count(*) AS count
 
 -- name: product
 -- One product, with all that Zoho said of it.
-SELECT zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id, category_name,
-       brand, unit, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at, raw, revision
+SELECT zoho_item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, created_at, updated_at, raw, revision
   FROM products
  WHERE zoho_item_id = %(item_id)s;
 

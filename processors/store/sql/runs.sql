@@ -232,6 +232,7 @@ WITH finished AS (
            certified_items = %(certified_items)s,
            certified_hash = %(certified_hash)s,
            certified_snapshot = %(certified_snapshot)s,
+           certified_fields = %(certified_fields)s,
            api_calls = (SELECT count(*) FROM api_calls WHERE api_calls.run_id = reconciliation_runs.id)
      WHERE id = %(run_id)s AND attempts = %(attempt)s AND state = 'running'
  RETURNING *

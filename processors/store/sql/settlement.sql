@@ -15,14 +15,11 @@ SELECT wanted.item_id, products.*, absences_of(item_id) AS absences
 WITH items AS (
     SELECT *
       FROM unnest(%(item_id)b::text[], %(revision)b::bigint[], %(absences)b::bigint[], %(writes)b::boolean[],
-                  %(name)b::text[], %(sku)b::text[], %(description)b::text[], %(price)b::numeric[],
-                  %(stock_quantity)b::integer[], %(stock_on_hand)b::numeric[], %(is_active)b::boolean[],
-                  %(category_id)b::text[], %(category_name)b::text[], %(brand)b::text[], %(unit)b::text[],
+                  {content: %(@)b::#[]},
                   %(zoho_last_modified_at)b::timestamptz[], %(deleted_at)b::timestamptz[],
                   %(altered_at)b::timestamptz[], %(raw)b::text[], %(older_keys)b::text[], %(digest)b::bytea[])
-           AS item (item_id, revision, absences, writes, name, sku, description, price, stock_quantity, stock_on_hand,
-                    is_active, category_id, category_name, brand, unit, zoho_last_modified_at, deleted_at, altered_at,
-                    raw, older_keys, digest)
+           AS item (item_id, revision, absences, writes, {content}, zoho_last_modified_at, deleted_at, altered_at, raw,
+                    older_keys, digest)
 ), verdicts AS (
     SELECT *
       FROM unnest(%(event_id)b::bigint[], %(attempt)b::integer[], %(event_item_id)b::text[], %(outcome)b::text[],
@@ -42,40 +39,31 @@ WITH items AS (
       FROM items
      WHERE item_id NOT IN (SELECT item_id FROM lost)
 ), written AS (
-    INSERT INTO products (zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active,
-                          category_id, category_name, brand, unit, zoho_last_modified_at, deleted_at, altered_at, raw,
-                          older_keys, revision)
-    SELECT item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active,
-           category_id, category_name, brand, unit, zoho_last_modified_at, deleted_at, altered_at, raw::jsonb,
-           older_keys::jsonb, revision + 1
+    INSERT INTO products (zoho_item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, raw, older_keys,
+                          revision, fields_version, fields_revision)
+    SELECT item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, raw::jsonb, older_keys::jsonb,
+           revision + 1, %(fields_version)s, revision + 1
       FROM ready
      WHERE writes
        AND (revision > 0 OR absences = absences_of(item_id))
      ORDER BY item_id
         ON CONFLICT (zoho_item_id) DO UPDATE
-       SET name = excluded.name, sku = excluded.sku, description = excluded.description, price = excluded.price,
-           stock_quantity = excluded.stock_quantity, stock_on_hand = excluded.stock_on_hand,
-           is_active = excluded.is_active, category_id = excluded.category_id,
-           category_name = excluded.category_name, brand = excluded.brand, unit = excluded.unit,
+       SET {content: @ = excluded.@},
            zoho_last_modified_at = excluded.zoho_last_modified_at, deleted_at = excluded.deleted_at,
            altered_at = excluded.altered_at, raw = excluded.raw, older_keys = excluded.older_keys,
-           revision = excluded.revision, updated_at = now()
+           revision = excluded.revision, fields_version = excluded.fields_version,
+           fields_revision = excluded.fields_revision, updated_at = now()
      WHERE products.revision = excluded.revision - 1
- RETURNING zoho_item_id, name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id,
-           category_name, brand, unit, zoho_last_modified_at, deleted_at, altered_at, revision, xmin AS row_version
+ RETURNING zoho_item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, revision, xmin AS row_version
 ), known AS (
     INSERT INTO listed_digests (item_id, digest, revision, row_version)
     SELECT item_id, digest, written.revision, row_version
       FROM written
       JOIN ready ON item_id = zoho_item_id
      WHERE digest IS NOT NULL
-       AND (written.name, written.sku, written.description, written.price, written.stock_quantity,
-            written.stock_on_hand, written.is_active, written.category_id, written.category_name, written.brand,
-            written.unit, written.zoho_last_modified_at, written.deleted_at, written.altered_at)
+       AND ({content: written.@}, written.zoho_last_modified_at, written.deleted_at, written.altered_at)
            IS NOT DISTINCT FROM
-           (ready.name, ready.sku, ready.description, ready.price, ready.stock_quantity, ready.stock_on_hand,
-            ready.is_active, ready.category_id, ready.category_name, ready.brand, ready.unit,
-            ready.zoho_last_modified_at, ready.deleted_at, ready.altered_at)
+           ({content: ready.@}, ready.zoho_last_modified_at, ready.deleted_at, ready.altered_at)
      ORDER BY item_id
         ON CONFLICT (item_id) DO UPDATE
        SET digest = excluded.digest, revision = excluded.revision, row_version = excluded.row_version
