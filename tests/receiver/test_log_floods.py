@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import pytest
 
 from processors import logs
 from processors.logs import MOST_LINES
@@ -44,8 +47,12 @@ def sign_in(web: Web, number: int) -> None:
     web.client.post("/console/login", data={"username": f"name{number}", "password": "x"})
 
 
-def test_a_flood_of_any_kind_is_a_bounded_number_of_short_lines(serve: Serve) -> None:
+def test_a_flood_of_any_kind_is_a_bounded_number_of_short_lines(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
+    # As `create_app` has it; a server of another test of this process may have set it up otherwise.
+    for name in ("uvicorn", "uvicorn.error"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     logs.configure("json", "debug", process="web", stream=stream)
     web = serve(TRUSTED_PROXIES="1", SESSION_SECRET="s" * 40)
     with ThreadPoolExecutor(8) as threads:

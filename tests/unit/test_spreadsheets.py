@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors.runtime import procfile
 from receiver.console import spreadsheets
 
 SIGNS = "=+-@|%＝＋－＠"
@@ -77,3 +78,8 @@ def test_a_long_text_is_looked_at_once(character: str) -> None:
     began = time.process_time()
     spreadsheets.lines([[character * 200_000]])
     assert time.process_time() - began < 2
+
+
+def test_every_csv_is_written_there() -> None:
+    files = [path for part in ("processors", "receiver") for path in (procfile.ROOT / part).rglob("*.py")]
+    assert [path.name for path in files if "import csv" in path.read_text("utf-8")] == ["spreadsheets.py"]
