@@ -23,11 +23,14 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from processors import redaction, service_urls
 from processors.errors import ConfigurationError
+from processors.pasting import cleaned, cleaned_parts
 
 DataCenter = Literal["com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn", "uk"]
 
@@ -44,12 +47,6 @@ HOSTS: dict[DataCenter, tuple[str, str]] = {
     "com.cn": ("https://accounts.zoho.com.cn", "https://www.zohoapis.com.cn"),
     "uk": ("https://accounts.zoho.uk", "https://www.zohoapis.uk"),
 }
-
-
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
 
 
 def _matches(pattern: str) -> AfterValidator:
@@ -153,6 +150,9 @@ SecretUrl = Annotated[SecretStr, _secret_service_url("http", "https"), _secret_m
 BrokerUrl = Annotated[SecretStr, _secret_service_url("amqp", "amqps"), _secret_matches(r"[a-z]+://[^\s/]+(/\S*)?")]
 # Of another form, Sentry's own library would refuse it with a traceback.
 SentryDsn = Annotated[SecretUrl, _secret_matches(r"https?://[^@/]+@[^@/]+(/[^?#]*)?/[0-9]+")]
+# What Zoho gives is letters, digits and dots; blanks and quotation marks come from pasting.
+_CREDENTIAL = r"[!#-&(-_a-~]{1,500}"
+Credential = Annotated[SecretStr, _secret_matches(_CREDENTIAL)]
 FernetKey = Annotated[SecretStr, AfterValidator(_fernet_key)]
 
 
@@ -181,13 +181,15 @@ class Settings(BaseModel):
     )
     zoho_accounts_url: HttpUrl | None = Field(None, description="the accounts server, https://host, or nothing")
     zoho_api_url: HttpUrl | None = Field(None, description="the API server, https://host, or nothing")
-    zoho_organization_id: Annotated[str, _matches(r"\d{1,20}")] | None = Field(
+    zoho_organization_id: Annotated[str, _matches(r"[1-9][0-9]{0,19}")] | None = Field(
         None, description="the organisation's number, digits only (Zoho Inventory: Settings > Organization Profile)"
     )
-    zoho_client_id: str | None = Field(None, description="the OAuth client's id, 1000.…")
-    zoho_client_secret: SecretStr | None = Field(None, description="the OAuth client's secret")
-    zoho_refresh_token: SecretStr | None = Field(None, description="a refresh token, 1000.…")
-    zoho_webhook_secrets: Annotated[tuple[WebhookSecret, ...], BeforeValidator(_split)] = Field(
+    zoho_client_id: Annotated[str, _matches(_CREDENTIAL)] | None = Field(
+        None, description="the OAuth client's id, 1000.…"
+    )
+    zoho_client_secret: Credential | None = Field(None, description="the OAuth client's secret")
+    zoho_refresh_token: Credential | None = Field(None, description="a refresh token, 1000.…")
+    zoho_webhook_secrets: tuple[WebhookSecret, ...] = Field(
         (),
         description="the secrets of Zoho's webhook form, newest first, comma-separated, 12–50 letters and digits each",
     )
@@ -195,7 +197,7 @@ class Settings(BaseModel):
     zoho_requests_per_day: int = Field(2000, ge=1, description="a number from 1")
     zoho_concurrent_requests: int = Field(4, ge=1, le=10, description="a number from 1 to 10")
 
-    encryption_keys: Annotated[tuple[FernetKey, ...], BeforeValidator(_split)] = Field(
+    encryption_keys: tuple[FernetKey, ...] = Field(
         (), description="Fernet keys (32 bytes in url-safe base64, or in hex), newest first, comma-separated"
     )
     session_secret: SecretStr | None = Field(None, min_length=32, description="at least 32 random characters")
@@ -207,7 +209,7 @@ class Settings(BaseModel):
     )
     delete_guard_percent: Decimal = Field(Decimal(5), ge=0, le=100, description="a percentage, 0 to 100")
 
-    webhook_allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split)] = Field(
+    webhook_allowed_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
         (), description="networks in CIDR form, comma-separated, or nothing"
     )
     trusted_proxies: int = Field(0, ge=0, le=10, description="the number of proxies in front (1 on Heroku), 0 to 10")
@@ -217,6 +219,14 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     sentry_dsn: SentryDsn | None = Field(None, description="a Sentry DSN, https://…, or nothing")
     alert_webhook_url: SecretUrl | None = Field(None, description="an http(s) address, or nothing")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _clean(cls, value: object, info: ValidationInfo) -> object:
+        """Take away what pasting adds around a value, whichever setting it is; a list is split at its commas."""
+        if not isinstance(value, str):
+            return value
+        return cleaned_parts(value) if _is_list(str(info.field_name)) else cleaned(value)
 
     @model_validator(mode="after")
     def _credentials_need_keys(self) -> Self:
@@ -276,9 +286,22 @@ def load_what_is_right(*required: str, environ: Mapping[str, str] = os.environ) 
     return Settings.load(environ=right), lines
 
 
+def _is_list(name: str) -> bool:
+    return isinstance(Settings.model_fields[name].default, tuple)
+
+
+def _is_empty(value: str) -> bool:
+    """Tell whether nothing is left of a value; a list of nothing but commas is as good as none."""
+    try:
+        return not cleaned_parts(value)
+    except ValueError:
+        return False
+
+
 def _given(environ: Mapping[str, str]) -> dict[str, str]:
-    # A list of nothing but commas is as good as none.
-    given = {name.lower(): value for name, value in environ.items() if value.strip(" \t\r\n,")}
+    named = {name.lower(): value for name, value in environ.items()}
+    known = {*Settings.model_fields, "heroku_app_default_domain_name"}
+    given = {name: value for name, value in named.items() if name in known and not _is_empty(value)}
     domain = given.get("heroku_app_default_domain_name")
     return {"public_url": f"https://{domain}", **given} if domain else given
 

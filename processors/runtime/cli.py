@@ -205,16 +205,23 @@ def reconcile(settings: Settings, *, recent: bool, wait: bool, as_json: bool) ->
     _commands().reconcile(settings, kind="recent" if recent else "full", wait=wait, as_json=as_json)
 
 
-def _require_numbers(_context: click.Context, _parameter: click.Parameter, ids: tuple[str, ...]) -> tuple[str, ...]:
-    for each in ids:
-        if not each.isdecimal():
-            message = f"{each!r} is no id: Zoho's number of an item holds digits only"
-            raise click.BadParameter(message)
-    return ids
+class _ItemId(click.ParamType):  # type: ignore[type-arg] # generic in the stubs only
+    """An item's id, in its one spelling."""
+
+    name = "item_id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
+        """Read it as every other side does."""
+        from processors.zoho.items import item_id_of  # noqa: PLC0415 - other commands start without it
+
+        item_id = item_id_of(value)
+        if item_id is None:
+            self.fail(f"{value!r} is not an item id: expected digits without a zero in front, at most 20", param, ctx)
+        return item_id
 
 
 @main.command()
-@click.argument("item_ids", nargs=-1, required=True, metavar="ITEM_ID...", callback=_require_numbers)
+@click.argument("item_ids", nargs=-1, required=True, metavar="ITEM_ID...", type=_ItemId())
 @_json_option
 @_with_settings(_DATABASE, process="cli", is_quiet=True)
 def fetch(settings: Settings, item_ids: tuple[str, ...], *, as_json: bool) -> None:
@@ -295,7 +302,7 @@ def check(*, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("item_id")
+@click.argument("item_id", type=_ItemId())
 @click.option("--most", default=50, show_default=True, type=click.IntRange(min=1), help="How many.")
 @_json_option
 @_with_settings(_DATABASE, process="cli", is_quiet=True)
@@ -524,7 +531,7 @@ def _filter_options(command: _Command) -> _Command:
         click.option("--since", type=times, help="Received at this time or later, in UTC."),
         click.option("--run", "run_id", type=int, help="Found unusable by this reconciliation run."),
         click.option("--kind", type=click.Choice(["changed", "deleted"]), help="Of the changed or the deleted route."),
-        click.option("--item", "item_id", help="Of this item."),
+        click.option("--item", "item_id", type=_ItemId(), help="Of this item."),
         click.option("--error-class", help="Of this class of error, such as ZohoUnavailable."),
         click.option("--error", help="With this text in the error."),
     ):

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from processors import logs
 from processors.errors import ConfigurationError, ConnectionRefused, NotConnected, TokenThrottled, WorkError
+from processors.pasting import cleaned
 from processors.settings import HOSTS, Settings
 from processors.store import audit, zoho_connection
 from processors.store.audit import Requester
@@ -22,8 +23,8 @@ from processors.zoho import hosts, token_endpoint
 from processors.zoho.client import ZohoClient
 from processors.zoho.connecting import KEYS_ARE_MISSING, SCOPES, SCOPES_WITH_WEBHOOKS, Organisation
 
-# What can stand in Zoho's forms; spaces and line ends come from pasting.
-_PRINTABLE = re.compile(r"[!-~]{1,200}")
+# What can stand in Zoho's forms; blanks and quotation marks come from pasting.
+_PRINTABLE = re.compile(r"[!#-&(-_a-~]{1,200}")
 
 # Whoever waits for the connection's row holds a connection of the pool, and who has the row needs another one to note
 # its call to Zoho: many at once would wait for each other's.
@@ -153,11 +154,12 @@ def keep_client(
         ConnectionRefused: the text says which of them will not do, and why.
     """
     box = token_endpoint.secret_box(settings)
-    client_id, client_secret = client_id.strip(), (client_secret or "").strip()
+    data_center, client_id = _pasted("data centre", data_center), _pasted("client id", client_id)
+    client_secret = _pasted("client secret", client_secret or "")
     with _acting, pool.connection() as connection, connection.transaction():
         zoho_connection.lock(connection)
         stored = zoho_connection.read(connection)
-        kept_data_center = _checked_data_center(settings, stored, data_center.strip())
+        kept_data_center = _checked_data_center(settings, stored, data_center)
         ciphertext = stored.client_secret
         if token_endpoint.client_is_set(settings):
             if client_secret or client_id not in ("", settings.zoho_client_id):
@@ -181,6 +183,15 @@ def keep_client(
         }
         audit.note(connection, requester, "zoho.client_entered", [kept_client_id] if kept_client_id else [], told)
     _log.info("zoho.client_entered", client_id=kept_client_id, requested_by=str(requester))
+
+
+def _pasted(name: str, text: str) -> str:
+    """Take away what pasting added, as of a setting."""
+    try:
+        return cleaned(text)
+    except ValueError as error:
+        message = f"the {name} cannot be used: {error}; copy it from Zoho's API console again"
+        raise ConnectionRefused(message) from None
 
 
 def _checked_data_center(settings: Settings, stored: Stored, entered: str) -> str | None:

@@ -124,10 +124,25 @@ def read_answer(item_id: str, fields: items.Fields | None, asked_at: datetime) -
     """Read what Zoho has just answered.
 
     Raises:
-        ItemUnusable: it cannot be read.
+        ItemUnusable: it cannot be read, or is about another item than the one that was asked for.
     """
+    if fields is not None:
+        _require_same_item(item_id, fields)
     body = None if fields is None else items.read_body({**fields, "item_id": item_id})
     return Answer(item_id, body, asked_at, datetime.now(UTC))
+
+
+def _require_same_item(item_id: str, fields: items.Fields) -> None:
+    """See that an answer is about the item that was asked for: for 007 it may be about 7, whose row is another.
+
+    Raises:
+        ItemUnusable: it is not.
+    """
+    told = fields.get("item_id")
+    found = items.item_id_of(told) if told not in (None, "") else item_id
+    if found != item_id or items.item_id_of(item_id) != item_id:
+        message = f"Zoho was asked for item {item_id} and answered for item {str(told)[:40]!r}; nothing was changed"
+        raise ItemUnusable(message)
 
 
 def decide_answer(current: Current, answer: Answer) -> Settled | Write:

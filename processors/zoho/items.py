@@ -29,8 +29,11 @@ _MOST_JSON_DIGITS = 1_000
 # What is nested more deeply could be read here and yet be too deep for whoever reads or writes it further down a stack.
 _DEEPEST_NESTING = 100
 _TOO_DEEP = "the body is nested too deeply to be an item"
-_ITEM_ID = re.compile(r"[^\s/?#%\\\x00-\x1f\x7f]{1,64}")
 _EXPECTED_TIME = "expected a time such as 2026-10-05T21:32:21+0530"
+ITEM_ID = "[1-9][0-9]{0,19}"
+"""An id as Zoho makes it, as a regular expression: digits, no zero in front, at most 20 (seen: 17 to 19)."""
+_ITEM_ID = re.compile(ITEM_ID)
+_BEYOND_IDS = 10**20
 _BARE_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}\s*")
 
 
@@ -111,14 +114,18 @@ def _cleaned(value: Any) -> Any:  # noqa: ANN401
 
 
 def item_id_of(value: object) -> str | None:
-    """Return an id as text with every digit, or None where `value` is not usable as an id."""
+    """Return an item's id in its one spelling, or None where `value` is not an id as Zoho writes it.
+
+    Every id that enters passes here, from whichever side: two spellings of one number would be two rows. A JSON integer
+    and digits with blanks around them are read; anything else that may mean a number (007, 1.0, 1e3) is refused: Zoho
+    did not write it.
+    """
     match value:
         case bool():
             return None
         case int():
-            text = str(value)
-        case Decimal() if value == value.to_integral_value() and 0 <= value.adjusted() <= field_table.LARGEST_EXPONENT:
-            text = str(int(value))
+            # Longer numbers are no ids, and Python refuses to write some of them.
+            text = str(value) if 0 < value < _BEYOND_IDS else ""
         case str():
             text = value.strip()
         case _:

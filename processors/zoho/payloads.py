@@ -100,7 +100,7 @@ def read_item(body: bytes, content_type: str, query_string: bytes) -> tuple[str,
                 return item_id, {**fields, "item_id": item_id}
     if candidates:
         found = candidates[0].get("item_id", "nothing")
-        message = f"item.item_id should be Zoho's number of the item, as text or number; got {_shown(found)}"
+        message = f"item.item_id should be digits without a zero in front, at most 20; got {_shown(found)}"
     else:
         message = f"{_EXPECTED}; got {_shown(envelope)}"
     raise BodyUnreadable(message)

@@ -19,13 +19,15 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from processors.zoho.items import ITEM_ID
+
 T = TypeVar("T")
 S = TypeVar("S")
 
 # Below 10^18: every number of this form is a bigint.
 _ID = "[1-9][0-9]{0,17}"
-# As processors.zoho.items reads them.
-_ITEM_ID = r"[^\s/?#%\\\x00-\x1f\x7f]{1,64}"
+# A position in a list: rows of former releases may have ids of another form.
+_ANY_ITEM_ID = r"[^\s/?#%\\\x00-\x1f\x7f]{1,64}"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
 _FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 # JSON's numbers are read as binary floating point by many: what that would change travels as text.
@@ -82,7 +84,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"
 Note = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
 
 Id = Annotated[int, *_matching(_ID, "12345", int)]
-ItemId = Annotated[str, *_matching(_ITEM_ID, "4100000000000012345")]
+ItemId = Annotated[str, *_matching(ITEM_ID, "4100000000000012345")]
 Moment = Annotated[
     datetime,
     BeforeValidator(_moment),
@@ -91,7 +93,7 @@ Moment = Annotated[
 ChangeId = Annotated[int, *_matching("0|" + _ID, "0", int)]
 IdCursor = Annotated[int, *_matching(f"before-{_ID}", "before-12345", lambda text: int(text.removeprefix("before-")))]
 ItemCursor = Annotated[
-    str, *_matching(f"after-{_ITEM_ID}", "after-4100000000000012345", lambda text: text.removeprefix("after-"))
+    str, *_matching(f"after-{_ANY_ITEM_ID}", "after-4100000000000012345", lambda text: text.removeprefix("after-"))
 ]
 Limit = Annotated[int, Field(ge=1, le=200, description="How many, at most.")]
 

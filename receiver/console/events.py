@@ -23,6 +23,7 @@ from processors.store.replays import EventFilter, Progress, Replay, ReplayedEven
 from processors.workflows import browsing, insights, replaying
 from processors.workflows.insights import EventDetail, EventQuery, EventSummary
 from processors.workflows.merging import Outcome
+from processors.zoho.items import item_id_of
 from receiver.console.context import Page, acts, back_to, requester, require_operator
 from receiver.console.lists import Filter, List, Moment, RowId, column, in_operators_zone, parse_id
 from receiver.console.presenting import sentence
@@ -57,7 +58,8 @@ class EventsFilter(Filter):
             is_discarded=is_discarded,
             outcome=self.outcome,
             kind=self.kind,
-            item_id=self.item,
+            # Rows of former releases may have ids of another form.
+            item_id=self.item and (item_id_of(self.item) or self.item),
             run_id=self.run,
             error=self.error,
             error_class=self.error_class,

@@ -18,6 +18,7 @@ from processors.store.database import Connection
 from processors.workflows import browsing, connection, operations
 from processors.workflows.browsing import ProductDetail, ProductQuery, ProductRow, ProductSort, TimelineEntry
 from processors.workflows.operations import FetchedItem
+from processors.zoho.items import item_id_of
 from receiver.console import spreadsheets
 from receiver.console.context import Page, acts, requester
 from receiver.console.lists import Filter, List, Moment, column, in_operators_zone
@@ -119,7 +120,8 @@ class Products(List[ProductFilter]):
     async def find_by_pk(self, request: Request, pk: Any) -> ProductPage | None:  # noqa: ANN401
         """Return the page of one item: it may have a past here without having a row."""
         del request
-        item_id = str(pk)
+        # Rows of former releases may have ids of another form.
+        item_id = item_id_of(str(pk)) or str(pk)
         if "\0" in item_id:
             return None
         return await self.console.read(_page, item_id, self.console.settings)
@@ -149,7 +151,10 @@ class ProductActions(Page):
     @acts(then="products/detail?pk={item_id}")
     async def fetch(self, request: Request) -> None:
         """Ask Zoho for an item now, and write what it says."""
-        item_id = request.path_params["item_id"]
+        item_id = item_id_of(request.path_params["item_id"])
+        if item_id is None:
+            flash(request, "That is not an item id: expected digits without a zero in front, at most 20.", "error")
+            return
         fetched = await self.console.run(self._fetch, item_id, requester(request))
         if fetched.error:
             flash(request, f"Item {item_id} could not be fetched: {fetched.error}", "error")

@@ -18,6 +18,7 @@ from psycopg.rows import dict_row
 
 from processors.settings import Settings
 from processors.zoho import signatures
+from processors.zoho.items import item_id_of
 from processors.zoho.signatures import Pair
 from receiver.app import build_app
 from receiver.protocol import BoundedHeadProtocol
@@ -54,9 +55,14 @@ def eventually(look: Callable[[], T], *, within_seconds: float = 10.0) -> T:
     return answer
 
 
-def item(item_id: str = "4100000000000012345", **fields: object) -> bytes:
-    """Return a body as Zoho's default payload has it."""
-    dated = {"item_id": item_id, "name": "Widget", "last_modified_time": "2026-10-05T21:32:21+0530"}
+def id_of(name: str) -> str:
+    """Return the id of the item that a test calls by this name; a name that is an id is its own."""
+    return name if item_id_of(name) == name else str(int.from_bytes(name.encode()) % 10**18 + 10**18)
+
+
+def item(called: str = "4100000000000012345", /, **fields: object) -> bytes:
+    """Return a body as Zoho's default payload has it, of the item that is called so."""
+    dated = {"item_id": id_of(called), "name": "Widget", "last_modified_time": "2026-10-05T21:32:21+0530"}
     return json.dumps({"item": {**dated, **fields}}).encode()
 
 

@@ -30,6 +30,7 @@ from tests.receiver.serving import (
     Rows,
     Web,
     head,
+    id_of,
     item,
     multipart,
     part,
@@ -372,7 +373,7 @@ def test_a_sender_that_breaks_off_disturbs_nobody(web: Web, rows: Rows) -> None:
                 connection.sendall(request)
     assert web.deliver(item("next")).status_code == 200
 
-    assert {event["item_id"] for event in rows.events()} <= {"gone", "next"}
+    assert {event["item_id"] for event in rows.events()} <= {id_of("gone"), id_of("next")}
     assert {event["state"] for event in rows.events()} <= {"recorded", "queued"}
     assert len(rows.events()) <= 2
 

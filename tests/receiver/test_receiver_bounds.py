@@ -16,7 +16,7 @@ import pytest
 
 from receiver import app, intake, rejections, webhooks
 from tests.receiver.conftest import Serve
-from tests.receiver.serving import ITEMS, JSON, Rows, Web, eventually, head, item, read_answer, signed
+from tests.receiver.serving import ITEMS, JSON, Rows, Web, eventually, head, id_of, item, read_answer, signed
 
 BOUND = 400_000
 ROOMY = 2_000
@@ -83,7 +83,8 @@ def test_what_does_not_fit_is_told_to_come_back_while_what_fits_is_served(
         assert read_answer(first)[0] == 200
     assert web.deliver(padded("later", BOUND)).status_code == 200
     web.stop()
-    assert {event["item_id"] for event in rows.events()} - {"probe"} == {"small", "large", "later"}
+    named = {id_of(name) for name in ("small", "large", "later")}
+    assert {event["item_id"] for event in rows.events()} - {id_of("probe")} == named
     assert rows.rejections().keys() == {("changed", "busy")}
     assert rows.rejections()["changed", "busy"] >= 2  # the probe, and the large one
 
@@ -92,7 +93,7 @@ def test_one_that_is_too_large_for_all_room_is_refused_and_its_sender_sees_why(w
     for _ in range(5):
         assert_told_to_come_back(web.deliver(padded("huge", BOUND + 1)))
     assert web.deliver(LARGE).status_code == 200
-    assert [event["item_id"] for event in rows.events()] == ["large"]
+    assert [event["item_id"] for event in rows.events()] == [id_of("large")]
 
 
 def forged(web: Web) -> None:
@@ -175,7 +176,7 @@ def test_many_large_ones_at_once_are_served_or_told_to_come_back_and_all_in_the_
 
     with ThreadPoolExecutor(20) as senders:
         list(senders.map(deliver_stubbornly, range(60)))
-    assert {event["item_id"] for event in rows.events()} == {str(number) for number in range(60)}
+    assert {event["item_id"] for event in rows.events()} == {id_of(str(number)) for number in range(60)}
 
 
 # Deliveries that wait for Postgres

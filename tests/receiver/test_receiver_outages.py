@@ -22,7 +22,7 @@ from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.store import schema
 from receiver import app, intake, rejections
 from tests.receiver.conftest import Serve
-from tests.receiver.serving import Rows, Web, eventually, item, settings
+from tests.receiver.serving import Rows, Web, eventually, id_of, item, settings
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_deliveries_are_taken_again_when_postgres_is_back_without_a_restart_of_w
 
     assert answer.json()["state"] == "recorded"
     rows = Rows(mortal_postgres.database_url("mirror"))
-    assert [event["item_id"] for event in rows.events()] == ["before", "77"]
+    assert [event["item_id"] for event in rows.events()] == [id_of("before"), "77"]
 
 
 def test_a_restart_of_postgres_between_two_deliveries_costs_none(
@@ -161,7 +161,7 @@ def test_a_locked_inbox_keeps_nobody_waiting_and_nothing_is_lost(
         assert time.monotonic() - started < 2
 
     eventually(lambda: mortal_web.deliver(item("77")).status_code == 200)
-    assert [event["item_id"] for event in Rows(url).events()] == ["before", "77"]
+    assert [event["item_id"] for event in Rows(url).events()] == [id_of("before"), "77"]
 
 
 def test_web_starts_without_postgres_and_without_the_schema(
@@ -284,7 +284,7 @@ def test_one_row_that_postgres_refuses_fails_none_of_its_neighbours(
 ) -> None:
     url = mortal_postgres.create_database("strict", "mirror")
     rows = Rows(url)
-    rows("ALTER TABLE events ADD CHECK (item_id <> 'poison')")
+    rows(f"ALTER TABLE events ADD CHECK (item_id <> '{id_of('poison')}')")
     with Web(settings(url, redis_url)) as web:
         web.deliver(item("first"))
         # While the table is locked the deliveries gather to a batch.

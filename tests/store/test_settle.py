@@ -98,7 +98,7 @@ def test_an_event_that_waits_for_its_next_try_is_not_claimed(scene: Scene, conne
 
 
 def test_claims_at_the_same_time_share_the_events_between_them(scene: Scene) -> None:
-    event_ids = [scene.changed(fields(item_id=str(n))) for n in range(40)]
+    event_ids = [scene.changed(fields(item_id=str(1 + n))) for n in range(40)]
     taken: list[int] = []
 
     def work() -> None:
@@ -254,7 +254,7 @@ def _await_lock(scene: Scene, connection: Connection) -> None:
 
 def test_many_creations_and_absences_at_once_agree(scene: Scene) -> None:
     """Whoever is first, row and absences never both stand as if the other had not happened."""
-    item_ids = [str(n) for n in range(30)]
+    item_ids = [str(1 + n) for n in range(30)]
     for item_id in item_ids:
         scene.changed(fields(item_id=item_id))
         scene.deleted(item_id)
@@ -279,7 +279,7 @@ def test_many_creations_and_absences_at_once_agree(scene: Scene) -> None:
 
 
 def test_many_settlements_of_the_same_items_in_any_order_do_not_deadlock(scene: Scene) -> None:
-    item_ids = [str(n) for n in range(20)]
+    item_ids = [str(1 + n) for n in range(20)]
     with scene.pool.connection() as connection:
         batches = []
         for turn in range(4):
@@ -294,7 +294,7 @@ def test_many_settlements_of_the_same_items_in_any_order_do_not_deadlock(scene: 
 
     run_together([lambda batch=batch: settle(batch) for batch in batches])  # type: ignore[misc]
     assert {row["revision"] for row in scene.execute("SELECT revision FROM products")} == {1}
-    assert len(scene.changes("0")) == 1
+    assert len(scene.changes("1")) == 1
 
 
 def test_what_needs_a_fetch_stays_unfinished_and_says_why(scene: Scene, connection: Connection) -> None:

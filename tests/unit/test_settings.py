@@ -40,7 +40,7 @@ WRONG = {
     "SESSION_SECRET": (MARK, "x" * 31),
     "RECONCILE_FULL_CRON": ("daily", "0 2 * *", "0 25 * * *", "* * * * * *", "@daily"),
     "RECONCILE_RECENT_CRON": ("*/0 * * * *", "x y z a b"),
-    "TIMEZONE": ("Berlin", "Europe", "../../etc/passwd", "/etc/passwd", "\x00"),
+    "TIMEZONE": ("Berlin", "Europe", "../../etc/passwd", "/etc/passwd", "Europe\x00Berlin"),
     "DELETE_GUARD_PERCENT": ("-1", "101", "NaN", "Infinity", "five"),
     "WEBHOOK_ALLOWED_NETWORKS": ("10.0.0.0/33", "10.0.0.1/8", "zoho.com", "10.0.0.0/8,zoho"),
     "TRUSTED_PROXIES": ("-1", "11", "yes"),
@@ -201,3 +201,85 @@ def test_any_environment_is_either_read_or_explained(environ: dict[str, str]) ->
         lines = str(error).split("\n")
         assert len(lines) == len({line.split()[0] for line in lines})
         assert {line.split()[0] for line in lines} <= set(environ)
+
+
+PASTED = {
+    "a byte order mark": "\ufeff{}",
+    "a misread byte order mark": "\u00ef\u00bb\u00bf{}",
+    "line ends": "\r\n{}\n",
+    "blanks": " \t\u00a0{}\u3000 ",
+    "invisible characters": "\u200b{}\u2060",
+    "quotes": '"{}"',
+    "single quotes": "'{}'",
+    "typographic quotes": "\u201c{}\u201d",
+    "low quotes": "\u201e{}\u201c",
+    "angle quotes": "\u00ab{}\u00bb",
+    "all of it": "\ufeff \u201c'{}'\u201d\r\n",
+}
+RIGHT = {
+    "DATABASE_URL": "postgres://a:b@host:5432/name",
+    "REDIS_URL": "redis://host:6379/0",
+    "PORT": "8001",
+    "ZOHO_DATA_CENTER": "eu",
+    "ZOHO_ORGANIZATION_ID": "60011",
+    "ZOHO_CLIENT_ID": "1000.CLIENT",
+    "ZOHO_CLIENT_SECRET": "abcdef",
+    "ZOHO_WEBHOOK_SECRETS": f"{MARK},{'x' * 50}",
+    "ZOHO_API_URL": "https://api.example",
+    "SESSION_SECRET": "s" * 32,
+    "RECONCILE_FULL_CRON": "0 3 * * *",
+    "TIMEZONE": "Europe/Berlin",
+    "DELETE_GUARD_PERCENT": "7.5",
+    "LOG_LEVEL": "debug",
+    "REDIS_TLS_VERIFY": "false",
+    "TRUSTED_PROXIES": "1",
+    "WEBHOOK_ALLOWED_NETWORKS": "10.0.0.0/8,192.168.0.0/16",
+}
+
+
+@pytest.mark.parametrize("around", PASTED.values(), ids=PASTED)
+def test_what_pasting_adds_around_a_value_is_no_part_of_it(around: str) -> None:
+    """Of any setting, in one place."""
+    pasted = {name: around.format(value) for name, value in RIGHT.items()}
+    assert Settings.load(environ=pasted) == Settings.load(environ=RIGHT)
+
+
+def test_each_part_of_a_list_may_be_quoted() -> None:
+    whole = Settings.load(environ={"ZOHO_WEBHOOK_SECRETS": f"{MARK},{'x' * 50}"})
+    assert Settings.load(environ={"ZOHO_WEBHOOK_SECRETS": f'"{MARK}",\n"{"x" * 50}"\n'}) == whole
+
+
+@pytest.mark.parametrize("value", ['""', "\u201c\u201d", " ' ' ", "\ufeff", "\u200b\n", '",,"', '"'])
+def test_quotes_around_nothing_are_nothing(value: str) -> None:
+    assert Settings.load(environ=dict.fromkeys(RIGHT, value)) == Settings.load(environ={})
+
+
+@pytest.mark.parametrize("name", sorted(name for name, value in RIGHT.items() if len(value) > 2))
+@pytest.mark.parametrize("inside", ["\n", "\r", "\0", "\x1b", "\u200b", "\ufeff", "\u2028", "\udc80"])
+def test_an_unprintable_character_inside_is_refused_by_name(name: str, inside: str) -> None:
+    half = RIGHT[name][:2] + inside + RIGHT[name][2:]
+    (line,) = _problems(**{name: half})
+    assert line.startswith(f"{name} should hold ")
+    assert f"U+{ord(inside):04X}" in line
+
+
+@pytest.mark.parametrize("name", ["ZOHO_CLIENT_ID", "ZOHO_CLIENT_SECRET", "SESSION_SECRET", "PUBLIC_URL"])
+@pytest.mark.parametrize("form", ['"{}', "{}'", "\u201c{}"])
+def test_a_quotation_mark_at_one_end_is_refused(name: str, form: str) -> None:
+    value = form.format("https://shop.example/with/some/length")
+    (line,) = _problems(**{name: value})
+    assert line.startswith(f"{name} should hold ")
+    assert "shop" not in line
+
+
+@pytest.mark.parametrize("value", ["1000.a b", 'a"b', "1000.ü"])
+@pytest.mark.parametrize("name", ["ZOHO_CLIENT_ID", "ZOHO_CLIENT_SECRET", "ZOHO_REFRESH_TOKEN"])
+def test_what_zoho_never_gives_is_not_sent_to_it(name: str, value: str) -> None:
+    lines = _problems(ENCRYPTION_KEYS=KEY, **{name: value})
+    assert [line.split()[0] for line in lines] == [name]
+
+
+@pytest.mark.parametrize("value", ["0", "060011", "\uff16\uff10", "1" * 21])
+def test_an_organisation_is_named_in_one_spelling(value: str) -> None:
+    (line,) = _problems(ZOHO_ORGANIZATION_ID=value)
+    assert line.startswith("ZOHO_ORGANIZATION_ID should hold ")

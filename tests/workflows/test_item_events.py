@@ -207,10 +207,10 @@ def test_a_deletion_that_comes_while_zoho_is_asked_outweighs_the_older_answer(sc
 
 
 def test_while_zoho_must_not_be_asked_one_event_finds_out_and_the_others_wait_unclaimed(scene: Scene) -> None:
-    event_ids = [scene.changed({"item_id": str(number)}) for number in range(5)]
+    event_ids = [scene.changed({"item_id": str(1 + number)}) for number in range(5)]
     scene.apply(*event_ids)
     spent = BudgetSpent("spent", timedelta(minutes=1))
-    scene.zoho.answers = {str(number): spent for number in range(5)}
+    scene.zoho.answers = {str(1 + number): spent for number in range(5)}
     scene.fetch(*event_ids)
     events = [scene.event(event_id) for event_id in event_ids]
     assert [event["attempts"] for event in events] == [2, 1, 1, 1, 1]
@@ -405,7 +405,7 @@ def test_work_that_needs_no_call_is_not_held_up_by_work_that_does(scene: Scene) 
 
 
 def test_a_claim_without_calls_never_takes_what_needs_one(scene: Scene) -> None:
-    event_ids = [scene.changed(thin(str(n))) for n in range(5)]
+    event_ids = [scene.changed(thin(str(1 + n))) for n in range(5)]
     scene.apply(*event_ids)
     scene.apply(*event_ids)
     assert scene.zoho.calls == []
@@ -466,9 +466,9 @@ def test_one_event_that_postgres_refuses_does_not_stop_its_batch(scene: Scene, r
             $$ BEGIN IF NEW.name = 'refuse me' THEN {statements[refusal]}; END IF; RETURN NEW; END $$;
         CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON products FOR EACH ROW EXECUTE FUNCTION refuse()""")
     try:
-        good = [scene.changed(fields(item_id=str(n))) for n in range(10)]
+        good = [scene.changed(fields(item_id=str(1 + n))) for n in range(10)]
         bad = scene.changed(fields(item_id="5555", name="refuse me"))
-        good += [scene.changed(fields(item_id=str(n))) for n in range(10, 20)]
+        good += [scene.changed(fields(item_id=str(1 + n))) for n in range(10, 20)]
         scene.apply(*good, bad)
         assert scene.outcomes(good) == ["created"] * 20
         event = scene.event(bad)
@@ -480,7 +480,7 @@ def test_one_event_that_postgres_refuses_does_not_stop_its_batch(scene: Scene, r
 
 
 def test_an_unreadable_body_does_not_stop_its_batch(scene: Scene) -> None:
-    good = [scene.changed(fields(item_id=str(n))) for n in range(3)]
+    good = [scene.changed(fields(item_id=str(1 + n))) for n in range(3)]
     bad = [scene.record("changed", "9", body) for body in (b"", b"[1]", b"{", b"[" * 100_000, b"\xff\xfe")]
     scene.apply(*good, *bad)
     assert scene.outcomes(good) == ["created"] * 3
@@ -629,7 +629,7 @@ def test_an_actor_takes_unknown_and_repeated_ids_calmly(scene: Scene) -> None:
 
 def test_a_backlog_larger_than_a_batch_is_worked_off_by_one_message(scene: Scene) -> None:
     count = item_events.BATCH * 2 + 7
-    event_ids = [scene.changed(fields(n, item_id=str(n % 50))) for n in range(count)]
+    event_ids = [scene.changed(fields(n, item_id=str(1 + n % 50))) for n in range(count)]
     scene.apply(event_ids[0])
     states = scene.execute("SELECT state, count(*) FROM events GROUP BY state")
     assert states == [{"state": "processed", "count": count}]
@@ -663,7 +663,7 @@ def test_many_threads_on_the_same_item_end_with_the_newest_content(scene: Scene)
 
 
 def test_many_threads_over_many_items_lose_and_double_nothing(scene: Scene) -> None:
-    item_ids = [str(n) for n in range(15)]
+    item_ids = [str(1 + n) for n in range(15)]
     event_ids = [scene.changed(fields(second, item_id)) for second in range(6) for item_id in item_ids]
     run_together([lambda: scene.apply(*event_ids)] * 4)
     scene.settle_all()

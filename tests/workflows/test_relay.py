@@ -128,7 +128,7 @@ def test_an_event_that_needs_a_fetch_goes_where_calls_are_made(scene: Scene) -> 
 
 
 def test_relays_at_the_same_time_double_nothing(scene: Scene) -> None:
-    event_ids = [scene.changed(fields(item_id=str(n))) for n in range(300)]
+    event_ids = [scene.changed(fields(item_id=str(1 + n))) for n in range(300)]
     scene.execute("UPDATE events SET claimable_at = claimable_at - interval '1 minute'")
     handed_over: list[int] = []
     run_together([lambda: handed_over.extend(relayed(scene, most=70))] * 6)
@@ -136,14 +136,14 @@ def test_relays_at_the_same_time_double_nothing(scene: Scene) -> None:
 
 
 def test_the_oldest_come_first_and_no_more_than_asked(scene: Scene) -> None:
-    event_ids = [scene.changed(fields(item_id=str(n))) for n in range(5)]
+    event_ids = [scene.changed(fields(item_id=str(1 + n))) for n in range(5)]
     for event_id in event_ids:
         age(scene, event_id, 10 + event_id)
     assert relayed(scene, most=2) == event_ids[-2:]
 
 
 def test_what_redis_does_not_take_is_given_back_and_handed_over_next_time(scene: Scene) -> None:
-    event_ids = [scene.changed(fields(item_id=str(n))) for n in range(450)]
+    event_ids = [scene.changed(fields(item_id=str(1 + n))) for n in range(450)]
     scene.execute("UPDATE events SET claimable_at = claimable_at - interval '1 minute'")
     taken: list[int] = []
 
@@ -173,7 +173,7 @@ def test_a_lapsed_lease_that_redis_does_not_take_stays_one(scene: Scene) -> None
 
 
 def test_a_worker_may_be_its_own_relay(scene: Scene) -> None:
-    event_ids = [scene.changed(fields(item_id=str(n))) for n in range(5)] + [scene.changed(thin())]
+    event_ids = [scene.changed(fields(item_id=str(1 + n))) for n in range(5)] + [scene.changed(thin())]
     scene.publisher.is_failing = True
     scene.zoho.answers = {ITEM: fields()}
     for needs_fetch, work in ((False, scene.apply), (True, scene.fetch)):
@@ -184,7 +184,7 @@ def test_a_worker_may_be_its_own_relay(scene: Scene) -> None:
 
 
 def test_a_relay_and_a_worker_at_the_same_time_finish_each_event_once(scene: Scene) -> None:
-    event_ids = [scene.changed(fields(n % 3, item_id=str(n % 20))) for n in range(120)]
+    event_ids = [scene.changed(fields(n % 3, item_id=str(1 + n % 20))) for n in range(120)]
     scene.execute("UPDATE events SET claimable_at = claimable_at - interval '1 minute'")
     is_over = threading.Event()
 

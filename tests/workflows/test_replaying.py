@@ -117,7 +117,7 @@ def test_a_former_success_stays_among_the_attempts(scene: Scene) -> None:
 
 
 def test_a_filter_means_all_that_match_and_nothing_else(scene: Scene) -> None:
-    broken = [scene.changed(fields(item_id=str(n))) for n in range(230)]
+    broken = [scene.changed(fields(item_id=str(1 + n))) for n in range(230)]
     bury(scene, *broken)
     other = scene.changed(fields(item_id=OTHER))
     bury(scene, other, error=KeyError("another fault"))
@@ -172,7 +172,7 @@ def test_an_event_under_way_is_not_replayed(scene: Scene) -> None:
 
 
 def test_a_replay_keeps_its_pace(scene: Scene) -> None:
-    bury(scene, *(scene.changed(fields(item_id=str(n))) for n in range(7)))
+    bury(scene, *(scene.changed(fields(item_id=str(1 + n))) for n in range(7)))
     started = start(scene, DEAD, per_second=3)
     assert [len(send(scene)) for _ in range(4)] == [3, 3, 1, 0]
     with scene.pool.connection() as connection:
@@ -183,7 +183,7 @@ def test_a_replay_keeps_its_pace(scene: Scene) -> None:
 
 
 def test_a_cancelled_replay_sends_nothing_more(scene: Scene) -> None:
-    events = [scene.changed(fields(item_id=str(n))) for n in range(4)]
+    events = [scene.changed(fields(item_id=str(1 + n))) for n in range(4)]
     bury(scene, *events)
     started = start(scene, DEAD, per_second=1)
     send(scene)
@@ -288,7 +288,7 @@ def test_a_rehearsal_says_what_would_change_and_changes_nothing(scene: Scene) ->
 
 def test_dead_events_are_grouped_by_the_root_of_their_cause(scene: Scene) -> None:
     for n in range(3):
-        bury(scene, scene.changed(fields(item_id=str(n))), error=ValueError(f"item {n}: '{n * 'x'}' is odd"))
+        bury(scene, scene.changed(fields(item_id=str(1 + n))), error=ValueError(f"item {n}: '{n * 'x'}' is odd"))
     last = scene.changed(fields(item_id=OTHER))
     bury(scene, last, error=KeyError("else"))
     with scene.pool.connection() as connection:

@@ -715,3 +715,27 @@ def test_whatever_goes_wrong_no_secret_is_in_the_error(pool: Pool, zoho: Zoho) -
         _fetch(pool, settings())
     assert CODE not in told
     assert SECRET not in told
+
+
+@pytest.mark.parametrize("around", ["\ufeff{}\r\n", '"{}"', "\u201c{}\u201d ", " '{}'\n", "\u200b{}"])
+def test_what_pasting_adds_around_client_id_and_secret_is_not_sent(pool: Pool, zoho: Zoho, around: str) -> None:
+    _enter_client(
+        pool,
+        settings(),
+        data_center=around.format("eu"),
+        client_id=around.format("1000.CLIENT"),
+        client_secret=around.format(SECRET),
+    )
+    _connect(pool, settings(), server="https://accounts.zoho.eu")
+    form = _form(zoho.token)
+    assert (form["client_id"], form["client_secret"]) == ("1000.CLIENT", SECRET)
+
+
+@pytest.mark.parametrize(("field", "named"), [("client_id", "the client id"), ("client_secret", "the client secret")])
+@pytest.mark.parametrize("value", ["1000.a\0b", "1000.a\nb", '"1000.ab', "1000.\u200bab"])
+def test_what_cannot_belong_to_a_pasted_value_is_refused_by_name(
+    pool: Pool, field: str, named: str, value: str
+) -> None:
+    with pytest.raises(ConnectionRefused, match=named) as caught:
+        _enter_client(pool, settings(), **{field: value})
+    assert value not in str(caught.value)
