@@ -21,4 +21,4 @@ USER mirror
 
 EXPOSE 8000
 # The shell replaces itself, so that SIGTERM reaches the process. The flags are those of the Procfile.
-CMD ["sh", "-c", "exec uvicorn receiver.app:create_app --factory --workers 1 --host 0.0.0.0 --port ${PORT:-8000} --http receiver.protocol:BoundedHeadProtocol --no-proxy-headers --no-server-header --no-access-log --timeout-keep-alive 95 --timeout-graceful-shutdown 12"]
+CMD ["sh", "-c", "exec uvicorn receiver.app:create_app --factory --workers 1 --host 0.0.0.0 --port ${PORT:-8000} --http receiver.protocol:BoundedProtocol --no-proxy-headers --no-server-header --no-access-log --backlog 128 --timeout-keep-alive 95 --timeout-graceful-shutdown 12"]

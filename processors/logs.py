@@ -38,6 +38,7 @@ NOISY = {
 LIMITED = frozenset(
     {
         "api.postgres_lost",
+        "connection.dropped",
         "delivery.broken_off",
         "delivery.rejected",
         "sender.throttled",

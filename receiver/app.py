@@ -31,6 +31,7 @@ from receiver.api import app as api
 from receiver.console import app as console
 from receiver.health import Health
 from receiver.intake import Intake
+from receiver.protocol import raise_descriptor_limit
 from receiver.rejections import Rejections
 from receiver.shapes import Shapes
 from receiver.webhooks import Webhooks
@@ -99,6 +100,7 @@ def create_app() -> Starlette:
         logger.handlers.clear()
         logger.propagate = True
     sentry.start(settings, process="web")
+    raise_descriptor_limit()
     app = build_app(settings, exit_within=_EXIT_WITHIN)
     # What was imported stays: the garbage collector need not look at it again and again (a tenth of web's time).
     gc.collect()

@@ -21,7 +21,7 @@ from processors.zoho import signatures
 from processors.zoho.items import item_id_of
 from processors.zoho.signatures import Pair
 from receiver.app import build_app
-from receiver.protocol import BoundedHeadProtocol
+from receiver.protocol import BoundedProtocol
 
 SECRET = "newestSecret12345"
 OLDER_SECRET = "olderSecret67890"
@@ -96,7 +96,7 @@ class Web:
         # As in the Procfile.
         config = uvicorn.Config(
             build_app(settings),
-            http=BoundedHeadProtocol,
+            http=BoundedProtocol,
             lifespan="on",
             log_config=None,
             access_log=False,

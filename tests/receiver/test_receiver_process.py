@@ -6,10 +6,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -34,10 +35,12 @@ _ROOT = Path(__file__).parents[2]
 _COMMAND = [sys.executable, "-m", "uvicorn", "receiver.app:create_app", "--factory", "--host", "127.0.0.1"]
 _OPTIONS = [
     "--http",
-    "receiver.protocol:BoundedHeadProtocol",
+    "receiver.protocol:BoundedProtocol",
     "--no-proxy-headers",
     "--no-server-header",
     "--no-access-log",
+    "--backlog",
+    "128",
 ]
 
 
@@ -54,10 +57,16 @@ def _environ(database_url: str, redis_url: str, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def _running(environ: dict[str, str], log: Path) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+def _running(
+    environ: dict[str, str], log: Path, *, limited: str = "true"
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*_COMMAND, *_OPTIONS, "--port", "0"], cwd=_ROOT, env=environ, stdout=out, stderr=subprocess.STDOUT
+            ["sh", "-c", f'{limited} && exec "$@"', "sh", *_COMMAND, *_OPTIONS, "--port", "0"],
+            cwd=_ROOT,
+            env=environ,
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
         try:
             (url,) = eventually(lambda: re.findall(r"http://127\.0\.0\.1:\d+", log.read_text()), within_seconds=20)
@@ -123,6 +132,30 @@ def test_sigterm_ends_it_quickly_with_everything_committed_and_published(
 
     assert len(rows.events()) == 50
     eventually(lambda: {event["state"] for event in rows.events()} == {"queued"})
+
+
+@pytest.mark.parametrize("limited", ["ulimit -n 1024", "ulimit -Sn 1024"])
+def test_signed_deliveries_get_through_more_silent_connections_than_there_are_descriptors(
+    database_url: str, redis_url: str, rows: Rows, tmp_path: Path, limited: str
+) -> None:
+    log = tmp_path / "log"
+    with _running(_environ(database_url, redis_url), log, limited=limited) as (_, client), ExitStack() as stack:
+        port = client.base_url.port
+        assert port
+        for number in range(1_100):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            silent.sendall(b"POST /webhooks/zoho/items HTTP/1.1\r\n"[: number % 36])
+        for number in range(5):
+            # A connection of its own for each.
+            with httpx.Client(base_url=client.base_url, timeout=5, trust_env=False) as sender:
+                answer = sender.post(ITEMS, content=item(str(number)), headers=signed(item(str(number))))
+                assert answer.status_code == 200
+                assert sender.get("/health/ready").status_code == 200
+    assert len(rows.events()) == 5
+    lines = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert not any("out of system resource" in line for line in lines)
+    assert len(lines) < 200
+    assert ("connection.dropped" in lines) is (limited == "ulimit -n 1024")
 
 
 def _refusal(environ: dict[str, str]) -> str:
