@@ -321,6 +321,16 @@ CREATE FUNCTION absences_of(an_item_id text) RETURNS bigint LANGUAGE sql STABLE 
        AND (kind = 'deleted' OR outcome IN ('gone', 'tombstoned'))
 $$;
 
+-- The same, and whether an item has a row, as it is at this moment: within one statement, after a lock was waited for.
+CREATE FUNCTION absences_now(an_item_id text) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN absences_of(an_item_id);
+END $$;
+CREATE FUNCTION has_row_now(an_item_id text) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM products WHERE zoho_item_id = an_item_id);
+END $$;
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- product_changes: one row for each applied change. A change whose source is a sweep is drift, with the exceptions that
 -- its cause names.

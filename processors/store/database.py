@@ -29,7 +29,7 @@ TOO_LARGE = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooCom
 
 STATEMENT_TIMEOUT_MS = 10_000
 # One transaction spans a call to Zoho's token endpoint (processors.zoho.oauth), bounded well below this.
-IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
 CONNECT_TIMEOUT_SECONDS = 3
 # The pool doubles its pause between attempts up to this, then begins anew: short, so that work goes on
 # within seconds of Postgres coming back.
@@ -53,7 +53,10 @@ _OPTIONS = {
 _SESSION = (
     f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}; "
     f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_TIMEOUT_MS}; "
-    "SET timezone = 'UTC'"
+    "SET timezone = 'UTC'; "
+    # On the server's side, too: what a machine that vanished had locked is free again within some 20 s.
+    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 2; "
+    "SET tcp_user_timeout = 20000"
 )
 
 

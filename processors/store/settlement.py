@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from processors import field_table
 from processors.store.database import Connection, Row, encode_json
@@ -17,7 +18,8 @@ from processors.store.queries import Queries
 
 # A key of pg_advisory_xact_lock; any number that no other program of this database uses.
 # A row that is created and an item that is found gone without a row lock nothing in common: this lock is what they
-# share. Many rows may be created at once; an absence is noted alone.
+# share. Many rows may be created at once; an absence is noted alone. The statement takes it itself: no transaction is
+# open between two round trips, so that a worker that is frozen or cut off holds nothing.
 _ABSENCE_LOCK = 7_267_002
 
 _queries = Queries("settlement.sql")
@@ -106,22 +108,15 @@ def settle(connection: Connection, decisions: Sequence[ItemDecision]) -> set[str
     for column in field_table.COLUMNS:
         parameters[column] = [product and getattr(product.content, column) for product in products]
     parameters["fields_version"] = field_table.VERSION
-    lock = _absence_lock(decisions)
-    if lock is None:
-        cursor = connection.execute(_queries.settle, parameters)
-    else:
-        # One round trip: the lock comes first so that the statement after it sees what its holders committed.
-        with connection.pipeline(), connection.transaction():
-            connection.execute(lock, (_ABSENCE_LOCK,))
-            cursor = connection.execute(_queries.settle, parameters)
-    return {row["item_id"] for row in cursor.fetchall()}
+    parameters["lock_key"], parameters["lock"] = _ABSENCE_LOCK, _absence_lock(decisions)
+    return {row["item_id"] for row in connection.execute(_queries.settle, parameters)}
 
 
-def _absence_lock(decisions: Sequence[ItemDecision]) -> str | None:
+def _absence_lock(decisions: Sequence[ItemDecision]) -> Literal["none", "shared", "exclusive"]:
     without_row = [decision for decision in decisions if decision.current.revision == 0]
     if any(decision.product is None for decision in without_row):
-        return "SELECT pg_advisory_xact_lock(%s)"
-    return "SELECT pg_advisory_xact_lock_shared(%s)" if without_row else None
+        return "exclusive"
+    return "shared" if without_row else "none"
 
 
 def _written_times(product: Product) -> str:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+from tests.chaos.injected.sitecustomize import FROZEN
 from tests.chaos.system import WORKERS, System
+
+BEFORE_SETTLING, WHILE_SETTLING = FROZEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,8 @@ def _kill_clock_between_mark_and_publish(system: System, _random: Random) -> Non
         system.start_again(name)
 
 
-def _freeze_worker(system: System, _random: Random) -> None:
-    system.freeze_worker_past_its_lease()
+def _freeze_worker(system: System, _random: Random, *, point: str) -> None:
+    system.freeze_worker_past_its_lease(point)
 
 
 def _deploy(system: System, _random: Random, *, name: str) -> None:
@@ -89,7 +92,8 @@ def _hang_postgres(system: System, random: Random) -> None:
 
 FAULTS = [
     Fault("clock killed after marking, before publishing", None, _kill_clock_between_mark_and_publish),
-    Fault("worker frozen past its lease", "Postgres", _freeze_worker),
+    Fault("worker frozen before it settles", "Postgres", partial(_freeze_worker, point=BEFORE_SETTLING)),
+    Fault("worker frozen while it settles", "Postgres", partial(_freeze_worker, point=WHILE_SETTLING)),
     Fault("worker killed", "worker", _kill_worker),
     Fault("worker killed after the claim", "worker", _killed_at("worker.claimed")),
     Fault("worker killed after deciding, before writing", "worker", _killed_at("worker.decided")),

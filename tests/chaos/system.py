@@ -122,37 +122,37 @@ class System(Installation):
         self.processes.pop(name).wait(10)
         return name
 
-    def freeze_worker_past_its_lease(self) -> None:
-        """Stop a worker that has decided on events, until others have them; then let it find that it is too late.
+    def freeze_worker_past_its_lease(self, point: str) -> None:
+        """Stop a worker that comes past `point`, until others have its events; then let it find that it is too late.
 
         Raises:
             NotHit: no worker came past, or nobody took its events over.
         """
         with self._choosing:
-            self.arm(sitecustomize.FROZEN)
-            pid = self.wait_for_hit(sitecustomize.FROZEN)
+            self.arm(point)
+            pid = self.wait_for_hit(point)
             (name,) = (name for name, process in list(self.processes.items()) if process.pid == pid)
             self._frozen = {name}
         refused = self.late_writes(name)
         try:
             try:
-                self._wait_until_taken_over(pid)
+                self._wait_until_taken_over(pid, point)
             finally:
                 os.kill(pid, signal.SIGCONT)
             if not _comes_true(lambda: self.late_writes(name) > refused):
                 self.violations.append(f"{name} was not refused when it wrote of events that others had")
         finally:
             # From now on it comes past other points like everybody.
-            (self.points / f"{sitecustomize.FROZEN}.{pid}").unlink()
+            (self.points / f"{point}.{pid}").unlink()
             self._frozen = set()
 
-    def _wait_until_taken_over(self, pid: int) -> None:
+    def _wait_until_taken_over(self, pid: int, point: str) -> None:
         """Until nothing that the process holds now is its own any more."""
         holds = "state = 'processing' AND split_part(claimed_by, ':', 3) = %(pid)s"
         held = [event_id for (event_id,) in self.rows(f"SELECT id FROM events WHERE {holds}", pid=str(pid))]
         still_held = f"SELECT FROM events WHERE id = ANY(%(held)s) AND {holds}"
         if not held or not _comes_true(lambda: not self.rows(still_held, held=held, pid=str(pid))):
-            raise NotHit(sitecustomize.FROZEN)
+            raise NotHit(point)
 
     def late_writes(self, name: str) -> int:
         """Count how often a process found that others had its events when it was about to write."""

@@ -115,6 +115,8 @@ GIVEN: dict[str, object] = {
     "item_ids": [str(4_100_000_000_000_000_000 + number) for number in range(AT_ONCE)],
     "kind": "changed",
     "last_id": 20_000,
+    "lock": "shared",
+    "lock_key": 7_267_002,
     "lease": 15 * SECOND,
     "longest": 10 * MINUTE,
     "most": 100,

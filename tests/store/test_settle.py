@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -240,6 +240,43 @@ def test_creation_and_absence_wait_for_each_other(scene: Scene, two: tuple[Conne
     second.join(DEADLINE)
     assert results == [set()]
     assert (scene.product() is None) == (first == "absence")
+
+
+class Watched:
+    """A connection of which it is noted what it holds when the statement that settles is about to be sent."""
+
+    def __init__(self, connection: Connection, scene: Scene) -> None:
+        self._connection = connection
+        self._scene = scene
+        self.held: list[tuple[int, bool]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *arguments: Any) -> Any:
+        if "settled" in statement:
+            pid = self._connection.info.backend_pid
+            (row,) = self._scene.execute(
+                """SELECT (SELECT count(*) FROM pg_locks WHERE pid = %(pid)s AND locktype <> 'virtualxid') AS locks,
+                          xact_start IS NOT NULL AS has_begun
+                     FROM pg_stat_activity WHERE pid = %(pid)s""",
+                pid=pid,
+            )
+            self.held.append((row["locks"], row["has_begun"]))
+        return self._connection.execute(statement, *arguments)
+
+
+@pytest.mark.parametrize("kind", ["creation", "absence"])
+def test_a_worker_that_is_frozen_while_it_settles_holds_nothing(
+    scene: Scene, two: tuple[Connection, Connection], kind: str
+) -> None:
+    """The lock is taken by the statement that needs it: there is no transaction between two messages of a worker."""
+    event = scene.changed(fields()) if kind == "creation" else scene.deleted()
+    claimed = claim(two[0], event)
+    watched = Watched(two[0], scene)
+    decision = decided(*claimed, body()) if kind == "creation" else gone(*claimed)
+    assert settlement.settle(cast("Connection", watched), [decision]) == {ITEM}
+    assert watched.held == [(0, False)]
 
 
 def _await_lock(scene: Scene, connection: Connection) -> None:

@@ -12,7 +12,12 @@ SELECT wanted.item_id, products.*, absences_of(item_id) AS absences
 -- if that is what was meant to be written: a trigger of somebody else's may have made it another.
 -- An item is left out, to be decided anew, where one of its events is no longer ours (the lease lapsed and another
 -- worker took it) or where its row is not the one that was decided upon. Returns the items that were settled.
-WITH items AS (
+-- Creating a row and noting that an item without one is gone wait for each other by a lock. What its former holders
+-- committed is not in this statement's snapshot: functions that are VOLATILE look again, once the lock is there.
+WITH absence_lock AS MATERIALIZED (
+    SELECT CASE %(lock)s WHEN 'exclusive' THEN pg_advisory_xact_lock(%(lock_key)s)::text
+                         WHEN 'shared' THEN pg_advisory_xact_lock_shared(%(lock_key)s)::text END IS NOT NULL AS is_held
+), items AS (
     SELECT *
       FROM unnest(%(item_id)b::text[], %(revision)b::bigint[], %(absences)b::bigint[], %(writes)b::boolean[],
                   {content: %(@)b::#[]},
@@ -45,7 +50,8 @@ WITH items AS (
            revision + 1, %(fields_version)s, revision + 1
       FROM ready
      WHERE writes
-       AND (revision > 0 OR absences = absences_of(item_id))
+       AND CASE WHEN revision > 0 THEN true
+                WHEN (SELECT is_held FROM absence_lock) THEN absences = absences_now(item_id) END
      ORDER BY item_id
         ON CONFLICT (zoho_item_id) DO UPDATE
        SET {content: @ = excluded.@},
@@ -74,7 +80,9 @@ WITH items AS (
     SELECT item_id
       FROM ready
      WHERE NOT writes
-       AND revision = coalesce((SELECT products.revision FROM products WHERE zoho_item_id = item_id), 0)
+       AND CASE WHEN revision > 0
+                THEN revision = (SELECT products.revision FROM products WHERE zoho_item_id = item_id)
+                WHEN (SELECT is_held FROM absence_lock) THEN NOT has_row_now(item_id) END
 ), changed AS (
     INSERT INTO product_changes (item_id, source, event_id, run_id, changes, zoho_modified_at, cause, wrong_since)
     SELECT change.item_id, source, event_id, run_id, changes::jsonb, zoho_modified_at, cause, wrong_since

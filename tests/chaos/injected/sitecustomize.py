@@ -19,14 +19,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-FROZEN = "worker.frozen-before-it-settles"
+FROZEN = ("worker.frozen-before-it-settles", "worker.frozen-while-it-settles")
 
 _points = Path(os.environ.get("CHAOS_POINTS", os.devnull))
 _broken = os.environ.get("CHAOS_BROKEN", "")
 
 
 def _pass(point: str) -> None:
-    if (_points / f"{FROZEN}.{os.getpid()}").exists():
+    if any((_points / f"{frozen}.{os.getpid()}").exists() for frozen in FROZEN):
         # It is to live until it wrote late.
         return
     armed = _points / point
@@ -35,7 +35,7 @@ def _pass(point: str) -> None:
     except OSError:
         return
     # To this very thread: else another one may take the signal, and this one go on for some instructions.
-    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP if point == FROZEN else signal.SIGKILL)
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP if point in FROZEN else signal.SIGKILL)
 
 
 def _patch_inbox(inbox: ModuleType) -> None:
@@ -61,13 +61,31 @@ def _patch_inbox(inbox: ModuleType) -> None:
     vars(inbox).update(record=record_and_pass, claim=claim_and_pass, take_due=take_due_and_pass)
 
 
+class _Passing:
+    """A connection that comes past a point right before its last statement, whatever went before."""
+
+    def __init__(self, connection: Any, point: str) -> None:
+        self._connection = connection
+        self._point = point
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: Any, *arguments: Any, **options: Any) -> Any:
+        if "settled" in str(statement):
+            _pass(self._point)
+        return self._connection.execute(statement, *arguments, **options)
+
+
 def _patch_settlement(settlement: ModuleType) -> None:
     settle = settlement.settle
     uncommitted = "worker.settled-not-committed"
 
     def settle_and_pass(connection: Any, decisions: Sequence[Any]) -> Any:
         _pass("worker.decided")
-        _pass(FROZEN)
+        before, amid = FROZEN
+        _pass(before)
+        connection = _Passing(connection, amid)
         if (_points / uncommitted).exists():
             with connection.transaction():
                 settled = settle(connection, decisions)
