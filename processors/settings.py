@@ -215,6 +215,10 @@ class Settings(BaseModel):
     trusted_proxies: int = Field(0, ge=0, le=10, description="the number of proxies in front (1 on Heroku), 0 to 10")
     webhook_max_bytes: int = Field(1024 * 1024, ge=1024, description="a number of bytes from 1024")
 
+    metrics_token: Annotated[SecretStr, _secret_matches(r"[!-~]{16,}")] | None = Field(
+        None, description="at least 16 random letters, digits or signs, without blanks, or nothing: /metrics is open"
+    )
+
     log_format: Literal["json", "console"] = Field("json", description="json or console")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     sentry_dsn: SentryDsn | None = Field(None, description="a Sentry DSN, https://…, or nothing")

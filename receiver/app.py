@@ -15,6 +15,7 @@ from functools import partial
 
 import psycopg
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +30,7 @@ from processors.store.timetable import BEAT_EVERY
 from processors.workflows.alerting import EVERY, Alerting
 from receiver.api import app as api
 from receiver.console import app as console
+from receiver.cookies import BoundedCookies
 from receiver.health import Health
 from receiver.intake import Intake
 from receiver.protocol import raise_descriptor_limit
@@ -37,10 +39,11 @@ from receiver.shapes import Shapes
 from receiver.webhooks import Webhooks
 from receiver.zoho import LazyZoho
 
-# One records deliveries, one marks them as published and counts rejections. Monitors have a pool of their own, and so
-# have people and programs: none keeps the others waiting.
+# One records deliveries, one marks them as published and counts rejections. Readiness has a pool of its own, so have
+# metrics with alerts, and so have people and programs: none keeps the others waiting.
 _INTAKE_CONNECTIONS = 2
-_MONITOR_CONNECTIONS = 2
+_HEALTH_CONNECTIONS = 1
+_MONITOR_CONNECTIONS = 1
 _VISITOR_CONNECTIONS = 3
 _POOL_TIMEOUT_SECONDS = 2.0
 # After the 12 s that uvicorn gives to requests (Procfile), so that both stay below the 25 s that this project promises.
@@ -52,6 +55,7 @@ _log = logs.get(__name__)
 @dataclass(frozen=True, slots=True)
 class _Resources:
     intake_pool: AsyncPool
+    health_pool: Pool
     monitor_pool: Pool
     visitor_pool: Pool
     zoho: LazyZoho
@@ -74,7 +78,7 @@ class _Web(Starlette):
         routes: Sequence[BaseRoute],
         lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]],
     ) -> None:
-        super().__init__(routes=[*deliveries, *routes], lifespan=lifespan)
+        super().__init__(routes=[*deliveries, *routes], middleware=[Middleware(BoundedCookies)], lifespan=lifespan)
         self._direct = {(method, route.path): route.app for route in deliveries for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,11 +123,13 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
         settings.database_url, size=_INTAKE_CONNECTIONS, name="web intake", timeout_seconds=_POOL_TIMEOUT_SECONDS
     )
     sync_pool = partial(database.sync_pool, settings.database_url, is_checked=True)
+    health_pool = sync_pool(size=_HEALTH_CONNECTIONS, name="web health")
     monitor_pool = sync_pool(size=_MONITOR_CONNECTIONS, name="web monitors")
     visitor_pool = sync_pool(size=_VISITOR_CONNECTIONS, name="web visitors")
     zoho = LazyZoho(visitor_pool, settings)
     resources = _Resources(
         intake_pool,
+        health_pool,
         monitor_pool,
         visitor_pool,
         zoho,
@@ -143,7 +149,7 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
     return _Web(
         Webhooks(settings, resources.intake, resources.rejections, resources.shapes).routes(),
         routes=[
-            *Health(settings, monitor_pool, publisher).routes(),
+            *Health(settings, health_pool, monitor_pool, publisher).routes(),
             *console.routes(settings, visitor_pool, publisher, zoho),
             *api.routes(settings, visitor_pool, publisher, zoho),
         ],
@@ -155,6 +161,7 @@ def build_app(settings: Settings, *, exit_within: timedelta | None = None) -> St
 async def _running(resources: _Resources) -> AsyncIterator[None]:
     # Postgres may be away at the start: then deliveries are answered 503 until it is back.
     await resources.intake_pool.open(wait=False)
+    resources.health_pool.open(wait=False)
     resources.monitor_pool.open(wait=False)
     resources.visitor_pool.open(wait=False)
     resources.intake.start()
@@ -176,6 +183,7 @@ async def _running(resources: _Resources) -> AsyncIterator[None]:
         await asyncio.gather(resources.intake.close(), resources.rejections.write(), resources.shapes.write())
         await resources.intake_pool.close()
         resources.zoho.close()
+        await asyncio.to_thread(resources.health_pool.close)
         await asyncio.to_thread(resources.monitor_pool.close)
         await asyncio.to_thread(resources.visitor_pool.close)
         _log.info("process.stopped")

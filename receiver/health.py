@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from time import monotonic
+from typing import Generic, TypeVar
 
 import psycopg
-from anyio import move_on_after, to_thread
+from anyio import CapacityLimiter, move_on_after, to_thread
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from processors.errors import PublishFailed
@@ -28,17 +30,52 @@ _POOL_SECONDS = 2.0
 # Health checks have deadlines of their own: an answer after those is as bad as none. A thread that hangs longer is left
 # behind; there are never more of them than connections in the pool.
 _SECONDS = 4.0
+# Prometheus asks every 15 s or more rarely; whoever asks more often gets the same text again.
+_METRICS_KEPT_SECONDS = 5.0
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+class _Shared(Generic[T]):
+    """A look into Postgres or the broker, in a thread of its own, that all share who ask while it is under way."""
+
+    def __init__(self, look: Callable[[], T], *, otherwise: T) -> None:
+        """Give `otherwise` where the look takes longer than a check may."""
+        self._look = look
+        self._otherwise = otherwise
+        self._thread = CapacityLimiter(1)
+        self._under_way: asyncio.Task[T] | None = None
+        self._kept = otherwise
+        self._kept_at = 0.0
+
+    async def __call__(self, *, kept_seconds: float = 0.0) -> T:
+        """Return what the look found, or one found that lately."""
+        if self._kept is not self._otherwise and monotonic() - self._kept_at < kept_seconds:
+            return self._kept
+        if self._under_way is None or self._under_way.done():
+            self._under_way = asyncio.create_task(self._look_in_time())
+        return await asyncio.shield(self._under_way)
+
+    async def _look_in_time(self) -> T:
+        found = self._otherwise
+        with move_on_after(_SECONDS):
+            found = await to_thread.run_sync(self._look, abandon_on_cancel=True, limiter=self._thread)
+        self._kept, self._kept_at = found, monotonic()
+        return found
+
+
 class Health:
     """The routes and what they look at."""
 
-    settings: Settings
-    pool: Pool
-    publisher: Publisher
+    def __init__(self, settings: Settings, health_pool: Pool, monitor_pool: Pool, publisher: Publisher) -> None:
+        """Take a pool that nothing else uses, for readiness, and the one of monitors."""
+        self._settings = settings
+        self._health_pool = health_pool
+        self._monitor_pool = monitor_pool
+        self._publisher = publisher
+        self._look_at_database = _Shared(self._database, otherwise=(_POSTGRES_AWAY, "unknown"))
+        self._look_at_broker = _Shared(self._broker, otherwise=_BROKER_AWAY)
+        self._expose = _Shared(self._exposition, otherwise=None)
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -57,32 +94,41 @@ class Health:
 
         The broker is a part but no condition: without it deliveries are recorded all the same.
         """
-        postgres, schema = await _within_limit(self._database, (_POSTGRES_AWAY, "unknown"))
-        broker = await _within_limit(self._broker, _BROKER_AWAY)
-        parts = {"postgres": postgres, "schema": schema, self.publisher.broker_name.lower(): broker}
+        (postgres, schema), broker = await asyncio.gather(self._look_at_database(), self._look_at_broker())
+        parts = {"postgres": postgres, "schema": schema, self._publisher.broker_name.lower(): broker}
         is_ready = postgres == schema == _OK
         status = _OK if is_ready and broker == _OK else "degraded" if is_ready else "unavailable"
         return JSONResponse({"status": status, "parts": parts}, 200 if is_ready else 503)
 
-    async def metrics(self, _request: Request) -> Response:
-        """Expose the system's state to Prometheus."""
-        text = await _within_limit(self._exposition, None)
-        if text is None:
+    async def metrics(self, request: Request) -> Response:
+        """Expose the system's state to Prometheus, as it was some seconds ago at most."""
+        if not self._may_scrape(request):
+            text = "Send the token of METRICS_TOKEN: Authorization: Bearer …\n"
+            return PlainTextResponse(text, 401, headers={"WWW-Authenticate": 'Bearer realm="zoho-mirror metrics"'})
+        exposed = await self._expose(kept_seconds=_METRICS_KEPT_SECONDS)
+        if exposed is None:
             # Half an answer would read as a system at rest.
             return Response("postgres is away, or migrate did not run\n", 503, media_type="text/plain")
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+        return Response(exposed, media_type=CONTENT_TYPE_LATEST)
+
+    def _may_scrape(self, request: Request) -> bool:
+        if self._settings.metrics_token is None:
+            return True
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        expected = self._settings.metrics_token.get_secret_value()
+        return secrets.compare_digest(token.strip(" ").encode(), expected.encode()) and scheme.lower() == "bearer"
 
     def _exposition(self) -> bytes | None:
         try:
-            with self.pool.connection(timeout=_POOL_SECONDS) as connection:
+            with self._monitor_pool.connection(timeout=_POOL_SECONDS) as connection:
                 overview, totals = insights.overview(connection), insights.totals(connection)
         except (*AWAY, psycopg.ProgrammingError):
             return None
-        return metrics.exposition(overview, totals, self.settings)
+        return metrics.exposition(overview, totals, self._settings)
 
     def _database(self) -> tuple[str, str]:
         try:
-            with self.pool.connection(timeout=_POOL_SECONDS) as connection:
+            with self._health_pool.connection(timeout=_POOL_SECONDS) as connection:
                 is_current = schema.is_current(connection)
         except AWAY:
             return _POSTGRES_AWAY, "unknown"
@@ -90,14 +136,7 @@ class Health:
 
     def _broker(self) -> str:
         try:
-            self.publisher.queue_sizes()
+            self._publisher.queue_sizes()
         except PublishFailed:
             return _BROKER_AWAY
         return _OK
-
-
-async def _within_limit(look: Callable[[], T], otherwise: T) -> T:
-    """Run `look` in a thread, for so long as a check may take."""
-    with move_on_after(_SECONDS):
-        return await to_thread.run_sync(look, abandon_on_cancel=True)
-    return otherwise

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
 from time import monotonic
+
+from processors import senders
 
 _WINDOW_SECONDS = 60.0
 MOST_REFUSED = 60
@@ -39,12 +40,12 @@ class Throttle:
 
     def is_throttled(self, address: str) -> bool:
         """Tell whether this sender had too much refused within the last minute."""
-        refused = self._senders.get(_sender(address))
+        refused = self._senders.get(senders.counted_as(address))
         return refused is not None and refused.count > MOST_REFUSED and monotonic() - refused.since < _WINDOW_SECONDS
 
     def count(self, address: str) -> int:
         """Count one that was refused, and return how many there were in this minute."""
-        sender, now = _sender(address), monotonic()
+        sender, now = senders.counted_as(address), monotonic()
         refused = self._senders.get(sender)
         if refused is None or now - refused.since >= _WINDOW_SECONDS:
             refused = self._senders[sender] = _Refused(now)
@@ -55,13 +56,3 @@ class Throttle:
         if refused.count > MOST_REFUSED:
             self._active_until = refused.since + _WINDOW_SECONDS
         return refused.count
-
-
-def _sender(address: str) -> str:
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address[:100]
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ip_network((parsed, 64), strict=False).network_address)
-    return str(parsed)

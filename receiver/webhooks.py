@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import ip_address
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -25,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from processors import logs
+from processors import logs, senders
 from processors.errors import BodyUnreadable, DeliveryRejected
 from processors.settings import Settings
 from processors.store.inbox import Delivery, Kind, Recorded
@@ -317,15 +316,10 @@ class Webhooks:
         )
 
     def _client(self, request: _Request) -> str:
-        return client_address(HTTPConnection(request.scope), self.settings.trusted_proxies)
+        return client_address(HTTPConnection(request.scope), self.settings.trusted_proxies) or "unknown"
 
     def _check_network(self, request: _Request) -> None:
-        try:
-            address = ip_address(self._client(request))
-        except ValueError:
-            address = None
-        # An IPv4 sender may arrive on an IPv6 socket.
-        address = getattr(address, "ipv4_mapped", None) or address
+        address = senders.address_of(self._client(request))
         if address is None or not any(address in network for network in self.settings.webhook_allowed_networks):
             message = "deliveries from this network are not accepted"
             raise DeliveryRejected(403, "network", message)

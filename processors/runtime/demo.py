@@ -121,6 +121,7 @@ def environment(database_url: str, redis_url: str, zoho_url: str, port: int) -> 
         TRUSTED_PROXIES="0",
         SENTRY_DSN="",
         ALERT_WEBHOOK_URL="",
+        METRICS_TOKEN="",
     )
 
 

@@ -8,12 +8,11 @@ import re
 import secrets
 import threading
 from datetime import timedelta
-from ipaddress import ip_address, ip_network
 from typing import get_args
 
 import argon2
 
-from processors import logs
+from processors import logs, senders
 from processors.errors import AccessRefused, SignInFailed, SignInThrottled
 from processors.settings import Settings
 from processors.store import audit, operators
@@ -218,12 +217,8 @@ def _verified_alone(pool: Pool, requester: Requester, password: str) -> str:
 
 
 def _network(address: str | None) -> str | None:
-    """Return what an address is counted by: of IPv6 everybody has as many as there are in a /64."""
-    try:
-        parsed = ip_address(address or "")
-    except ValueError:
-        return address
-    return str(ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address  # noqa: PLR2004 - IPv6
+    """Return what an address is counted by; None, which nothing is counted by, where there is none."""
+    return senders.counted_as(address) if address else None
 
 
 def signed_in(pool: Pool, token: str, *, within: timedelta) -> SignedIn | None:

@@ -7,6 +7,7 @@ Zoho changes: the token may be refreshed, and the calls count in the quota.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,7 @@ from processors.zoho.token_endpoint import Client, Refusal
 
 Mark = Literal["ok", "warning", "problem", "skipped"]
 
+_COOKIES_MENDED_IN = {(3, 11): (3, 11, 10), (3, 12): (3, 12, 6)}
 _OLDEST_POSTGRES = 150_000
 _OLDEST_REDIS = (6, 2)
 _MOST_SKEW = timedelta(seconds=5)
@@ -77,6 +79,7 @@ class _Part:
         return Finding(self.name, "skipped", why)
 
 
+_PYTHON = _Part("python")
 _SETTINGS, _POSTGRES = _Part("settings"), _Part("postgres")
 _REDIS, _RABBITMQ = _Part("redis"), _Part("rabbitmq")
 _KEYS, _ZOHO, _CONSOLE = _Part("keys"), _Part("zoho"), _Part("console")
@@ -91,6 +94,7 @@ def check(
     `complaints` are the lines about settings that are wrong or missing; `settings` are the others. `now` is this
     machine's clock.
     """
+    yield _check_python(sys.version_info[:3])
     yield from _check_settings(settings, complaints)
     yield from _check_rabbitmq(settings) if settings.broker_url else _check_redis(settings)
     problem = None
@@ -112,6 +116,16 @@ def check(
         for part in (_KEYS, _ZOHO, _CONSOLE, _PROCESSES):
             yield part.skipped("what is to be known of it is in Postgres")
     yield from _check_webhook_url(settings)
+
+
+def _check_python(version: tuple[int, int, int]) -> Finding:
+    told = ".".join(map(str, version))
+    if version >= _COOKIES_MENDED_IN.get(version[:2], version):
+        return _PYTHON.ok(told)
+    return _PYTHON.warning(
+        f"{told} undoes the backslashes of a cookie in quadratic time (CVE-2024-7592); web leaves out such cookies",
+        "use 3.11.10, 3.12.6 or newer",
+    )
 
 
 def _check_settings(settings: Settings, complaints: Sequence[str]) -> Iterator[Finding]:

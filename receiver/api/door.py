@@ -22,7 +22,7 @@ from processors.store.database import AWAY, NOT_MIGRATED, Pool
 from processors.workflows import tokens
 from receiver.api import problems
 
-# Each takes a thread of those that health checks use, too, and most a connection of a pool of few.
+# Each takes a thread, and most a connection of a pool of few.
 _MOST_AT_ONCE = 12
 _PATIENCE_SECONDS = 2.0
 _BODY_SECONDS = 15.0

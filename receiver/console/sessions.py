@@ -39,7 +39,7 @@ _MOST_FORM_BYTES = 256 * 1024
 # Name and password.
 _MOST_STRANGERS_BYTES = 16 * 1024
 _FORM_SECONDS = 15.0
-# Each takes a thread of those that health checks use, too, and a connection of a pool of few.
+# Each takes a thread, and a connection of a pool of few.
 _MOST_VISITORS_AT_ONCE = 12
 _MOST_STRANGERS_AT_ONCE = 4
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")

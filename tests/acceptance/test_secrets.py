@@ -31,11 +31,12 @@ SETTINGS = {
     "SESSION_SECRET": "session-needle-that-signs-the-console",
     # Nobody listens there: what goes wrong on the way is logged, and shown.
     "ALERT_WEBHOOK_URL": "http://127.0.0.1:9/alert-needle",
+    "METRICS_TOKEN": "metrics-needle-1234",
     "SENTRY_DSN": "http://sentryneedle@127.0.0.1:9/1",
 }
 IN_SETTINGS = [
-    NEWEST, OLDER, KEY, OLD_KEY, "session-needle", "alert-needle", "sentryneedle", simulator.CLIENT_SECRET,
-    simulator.REFRESH_TOKEN,
+    NEWEST, OLDER, KEY, OLD_KEY, "session-needle", "alert-needle", "metrics-needle", "sentryneedle",
+    simulator.CLIENT_SECRET, simulator.REFRESH_TOKEN,
 ]  # fmt: skip
 # In requests that are refused, nothing at all may be kept; what is signed is kept as it came, and is Zoho's own.
 FROM_STRANGERS = [
@@ -161,6 +162,7 @@ def visit(
         yield client.get(f"/api/{path}", headers={"Authorization": f"Bearer {token}"}).text
     for path in ("/metrics", "/health/ready", "/health/live"):
         yield client.get(path).text
+    yield client.get("/metrics", headers={"Authorization": "Bearer metrics-needle-1234"}).text
 
 
 def give_orders(installation: Installation) -> Iterator[str]:

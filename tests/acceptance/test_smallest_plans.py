@@ -124,5 +124,5 @@ def test_all_pools_together_leave_one_connection_for_a_release_or_a_command() ->
     from processors.runtime import processes  # noqa: PLC0415
     from receiver import app  # noqa: PLC0415
 
-    web = app._INTAKE_CONNECTIONS + app._MONITOR_CONNECTIONS + app._VISITOR_CONNECTIONS
+    web = app._INTAKE_CONNECTIONS + app._HEALTH_CONNECTIONS + app._MONITOR_CONNECTIONS + app._VISITOR_CONNECTIONS
     assert web + processes._WORKER_CONNECTIONS + processes._CLOCK_CONNECTIONS < MOST

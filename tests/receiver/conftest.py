@@ -12,7 +12,7 @@ from processors.messaging.broker import build_broker
 from processors.messaging.messages import Publisher
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.store.database import Pool
-from receiver import rejections, shapes, throttle
+from receiver import health, rejections, shapes, throttle
 from tests.conftest import ENCRYPTION_KEY
 from tests.receiver.serving import Rows, Web, settings
 from tests.receiver.visitors import SESSION_SECRET, Browser, person
@@ -67,6 +67,7 @@ def web(
 ) -> Web:
     """One that many tests share: what was refused in one of them must not count in the next."""
     monkeypatch.setattr(throttle, "_WINDOW_SECONDS", 0.0)
+    monkeypatch.setattr(health, "_METRICS_KEPT_SECONDS", 0.0)
     return _shared_web
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from processors.runtime.local import LocalPostgres
+from processors.store.database import Connection
+from processors.workflows import insights
+from processors.workflows.insights import Totals
 from receiver import health
 from tests.receiver.conftest import Serve
 from tests.receiver.serving import DELETED, ITEMS, Rows, Web, eventually, item
@@ -136,3 +143,63 @@ def test_they_are_only_read(web: Web, path: str) -> None:
     assert web.client.post(path).status_code == 405
     assert web.client.head(path).status_code == 200
     assert web.client.get(path + "/more").status_code == 404
+
+
+def test_metrics_are_open_only_to_the_token_where_one_is_set(serve: Serve) -> None:
+    web = serve(METRICS_TOKEN="metricsToken1234567")
+    for given in (
+        None,
+        "",
+        "Bearer",
+        "Bearer wrong",
+        "Bearer metricsToken123456",
+        "Basic metricsToken1234567",
+        "Bearer ü",
+    ):
+        answer = web.client.get("/metrics", headers=[] if given is None else [(b"Authorization", given.encode())])
+        assert (answer.status_code, answer.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
+        assert "zoho_mirror_" not in answer.text
+    for given in ("Bearer metricsToken1234567", "bearer  metricsToken1234567"):
+        assert web.client.get("/metrics", headers={"Authorization": given}).status_code == 200
+    assert web.client.get("/health/ready").status_code == 200
+
+
+def test_many_scrapes_are_one_computation_and_readiness_waits_for_none(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, begun, may_end = list[None](), threading.Event(), threading.Event()
+    totals = insights.totals
+
+    def slow(connection: Connection) -> Totals:
+        looks.append(None)
+        begun.set()
+        assert may_end.wait(20)
+        return totals(connection)
+
+    monkeypatch.setattr(insights, "totals", slow)
+    web = serve()
+    with ThreadPoolExecutor(30) as scrapers:
+        answers = [scrapers.submit(web.client.get, "/metrics") for _ in range(30)]
+        assert begun.wait(20)
+        for _ in range(5):
+            started = time.monotonic()
+            assert web.client.get("/health/ready").status_code == 200
+            assert time.monotonic() - started < 1
+        may_end.set()
+        assert {answer.result().status_code for answer in answers} == {200}
+    assert web.client.get("/metrics").status_code == 200
+    assert len(looks) == 1, "kept for some seconds"
+    monkeypatch.setattr(health, "_METRICS_KEPT_SECONDS", 0.0)
+    assert web.client.get("/metrics").status_code == 200
+    assert len(looks) == 2
+
+
+def test_what_could_not_be_found_is_not_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_connection: Connection) -> Totals:
+        raise psycopg.OperationalError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(insights, "totals", away)
+        web = serve()
+        assert web.client.get("/metrics").status_code == 503
+    assert web.client.get("/metrics").status_code == 200

@@ -45,6 +45,7 @@ WRONG = {
     "WEBHOOK_ALLOWED_NETWORKS": ("10.0.0.0/33", "10.0.0.1/8", "zoho.com", "10.0.0.0/8,zoho"),
     "TRUSTED_PROXIES": ("-1", "11", "yes"),
     "WEBHOOK_MAX_BYTES": ("1023", "1 MiB", "-1"),
+    "METRICS_TOKEN": (MARK[:15], "x" * 15, f"{MARK} {MARK} {MARK}", "gehöchstGeheimesWort"),
     "LOG_FORMAT": ("text", "JSON"),
     "LOG_LEVEL": ("loud", "trace"),
     "SENTRY_DSN": (MARK, "https:// x"),
@@ -84,6 +85,7 @@ def test_every_setting_says_what_it_should_hold() -> None:
         "SESSION_SECRET",
         "SENTRY_DSN",
         "ALERT_WEBHOOK_URL",
+        "METRICS_TOKEN",
     ],
 )
 def test_a_wrong_secret_is_not_shown_anywhere(name: str) -> None:
@@ -104,6 +106,7 @@ def test_right_secrets_are_not_shown_when_settings_are_printed() -> None:
             "ENCRYPTION_KEYS": KEY,
             "SESSION_SECRET": MARK * 4,
             "SENTRY_DSN": f"https://{MARK}@sentry.io/1",
+            "METRICS_TOKEN": MARK * 2,
             "ALERT_WEBHOOK_URL": f"https://hooks.example/{MARK}",
         }
     )

@@ -26,7 +26,7 @@ def olga(pool: Pool) -> str:
     return access.add_operator(pool, "Olga", PASSWORD, "operator", SHELL).name
 
 
-def sign_in(pool: Pool, name: str = "olga", password: str = PASSWORD, address: str = ADDRESS) -> str:
+def sign_in(pool: Pool, name: str = "olga", password: str = PASSWORD, address: str | None = ADDRESS) -> str:
     return access.sign_in(pool, name, password, address=address, browser="a browser", key=KEY)
 
 
@@ -109,6 +109,17 @@ def test_an_address_that_tries_many_names_is_throttled(pool: Pool) -> None:
         fail(pool, 1, name=f"name{number}")
     with pytest.raises(SignInThrottled):
         sign_in(pool)
+
+
+@pytest.mark.usefixtures("olga")
+def test_an_address_within_ipv6_that_tries_many_names_locks_nobody_else_out(pool: Pool) -> None:
+    for number in range(20):
+        fail(pool, 1, name=f"name{number}", address="::ffff:203.0.113.7")
+    for same in ("203.0.113.7", "::ffff:203.0.113.7"):
+        with pytest.raises(SignInThrottled):
+            sign_in(pool, address=same)
+    for other in ("::ffff:203.0.113.8", "203.0.113.8", "2001:db8::1", None):
+        assert sign_in(pool, address=other)
 
 
 @pytest.mark.usefixtures("olga")
