@@ -537,6 +537,11 @@ CREATE TABLE zoho_connection (
     client_secret bytea,
     organization_id text,
     organization_name text,
+    -- Whose items the rows are. Set before the first is read from Zoho; another one only while there are none.
+    mirrored_organization_id text,
+    -- What keeps Zoho from being asked at all, as a process noted that was about to: its cause and the words for people.
+    obstacle text,
+    obstacle_reason text,
     -- Of a connection made in the browser.
     accounts_url text,               -- the accounts server that Zoho named
     scopes text,

@@ -40,6 +40,10 @@ class Stored:
     client_secret: bytes | None
     organization_id: str | None
     organization_name: str | None
+    mirrored_organization_id: str | None
+    """Whose items the rows are; see `processors.store.organization`."""
+    obstacle: str | None
+    obstacle_reason: str | None
     accounts_url: str | None
     scopes: str | None
     connected_as: str | None
@@ -131,6 +135,11 @@ def keep_tokens(
 def note_refusal(connection: Connection, *, wait: timedelta, error: str) -> None:
     """Leave the token endpoint alone for `wait`; `error` is for operators and holds no secret."""
     connection.execute(_queries.note_refusal, {"wait": wait, "error": error})
+
+
+def note_obstacle(connection: Connection, obstacle: str | None, reason: str | None) -> None:
+    """Show operators what keeps Zoho from being asked at all; None: nothing does."""
+    connection.execute(_queries.note_obstacle, {"obstacle": obstacle, "reason": reason})
 
 
 def note_error(connection: Connection, error: str) -> None:

@@ -31,7 +31,7 @@ from processors.store.shapes import SeenShape
 from processors.store.zoho_connection import Stored
 from processors.workflows import insights
 from processors.workflows.insights import Problem
-from processors.zoho import hosts, payloads, signatures, token_endpoint
+from processors.zoho import guard, hosts, payloads, signatures, token_endpoint
 from processors.zoho.client import ZohoClient
 from processors.zoho.connecting import SCOPES, Organisation
 from processors.zoho.token_endpoint import Client, Refusal
@@ -285,6 +285,11 @@ def _check_keys(settings: Settings, stored: Stored) -> Iterator[Finding]:
 
 def _check_zoho(pool: Pool, settings: Settings, now: Callable[[], datetime]) -> Iterator[Finding]:
     with httpx.Client(timeout=_HTTP_TIMEOUT) as http, ZohoClient(pool, settings) as zoho:
+        with pool.connection() as connection:
+            obstacle = guard.find_now(connection, settings, zoho_connection.read(connection))
+        if obstacle:
+            yield _ZOHO.problem(obstacle.reason, "work waits meanwhile, and goes on by itself")
+            return
         try:
             zoho.refresh_token_now(lambda _connection: None)
         except TokenThrottled as error:

@@ -13,13 +13,11 @@ from processors import logs
 from processors.errors import ConfigurationError, ConnectionRefused, NotConnected, TokenThrottled, WorkError
 from processors.pasting import cleaned
 from processors.settings import HOSTS, Settings
-from processors.store import audit, zoho_connection
+from processors.store import audit, organization, zoho_connection
 from processors.store.audit import Requester
 from processors.store.database import Connection, Pool
 from processors.store.zoho_connection import Stored
-from processors.workflows import browsing
-from processors.workflows.browsing import ProductQuery
-from processors.zoho import hosts, token_endpoint
+from processors.zoho import guard, hosts, token_endpoint
 from processors.zoho.client import ZohoClient
 from processors.zoho.connecting import KEYS_ARE_MISSING, SCOPES, SCOPES_WITH_WEBHOOKS, Organisation
 
@@ -70,13 +68,14 @@ def detail(connection: Connection, settings: Settings) -> ConnectionDetail:
     stored = zoho_connection.read(connection)
     client_is_set = token_endpoint.client_is_set(settings)
     secret = settings.zoho_client_secret if client_is_set else stored.client_secret
-    organization_id = settings.zoho_organization_id or stored.organization_id
+    organization_id = guard.organization_id(settings, stored)
+    obstacle = guard.find_now(connection, settings, stored)
     has_name = organization_id == stored.organization_id
     return ConnectionDetail(
         data_center=hosts.data_center(settings, stored),
         data_center_is_set=hosts.data_center_is_set(settings),
-        accounts_url=hosts.accounts_url(settings, stored),
-        api_url=hosts.api_url(settings, stored),
+        accounts_url=hosts.named_accounts_url(settings, stored),
+        api_url=hosts.named_api_url(settings, stored),
         client_id=settings.zoho_client_id if client_is_set else stored.client_id,
         client_is_set=client_is_set,
         has_client_secret=bool(secret),
@@ -93,7 +92,7 @@ def detail(connection: Connection, settings: Settings) -> ConnectionDetail:
         last_error=stored.last_error,
         refresh_allowed_at=stored.refresh_allowed_at if stored.left_alone_for > timedelta() else None,
         can_store_secrets=bool(settings.encryption_keys),
-        what_to_do=_what_to_do(settings, stored, organization_id),
+        what_to_do=obstacle.reason if obstacle else _what_to_do(settings, stored, organization_id),
     )
 
 
@@ -115,9 +114,13 @@ def require_organisation(connection: Connection, settings: Settings) -> None:
     """See that calls to Zoho can name an organisation.
 
     Raises:
-        ConnectionRefused: neither the environment nor the connection has one.
+        ConnectionRefused: neither the environment nor the connection has one, or the rows are another's.
     """
-    if settings.zoho_organization_id is None and zoho_connection.read(connection).organization_id is None:
+    stored = zoho_connection.read(connection)
+    obstacle = guard.find_now(connection, settings, stored)
+    if obstacle:
+        raise ConnectionRefused(obstacle.reason)
+    if guard.organization_id(settings, stored) is None:
         message = (
             "no organisation is known: connect Zoho in the console and choose one there, "
             "or set ZOHO_ORGANIZATION_ID to its number"
@@ -293,14 +296,14 @@ def _first(found: list[Organisation]) -> Organisation:
 def _choose_if_clear(
     connection: Connection, settings: Settings, found: list[Organisation], requester: Requester
 ) -> None:
-    wanted = settings.zoho_organization_id or zoho_connection.read(connection).organization_id
+    owner = organization.owner(connection)
+    wanted = settings.zoho_organization_id or owner or zoho_connection.read(connection).organization_id
     chosen = next((each for each in found if each.organization_id == wanted), None)
     if chosen:
-        # It was chosen before; its name may be news.
-        zoho_connection.choose_organization(connection, chosen.organization_id, chosen.name)
-    elif settings.zoho_organization_id:
-        zoho_connection.note_error(connection, _not_among(settings.zoho_organization_id, found))
-    elif wanted and browsing.count_products(connection, ProductQuery(), at_most=1):
+        if organization.claim(connection, chosen.organization_id) == chosen.organization_id:
+            # It was chosen before; its name may be news.
+            zoho_connection.choose_organization(connection, chosen.organization_id, chosen.name)
+    elif wanted and (settings.zoho_organization_id or owner):
         # What is mirrored here stays the organisation's that it was read from.
         zoho_connection.note_error(connection, _not_among(wanted, found))
     elif len(found) == 1:
@@ -311,6 +314,7 @@ def _choose_if_clear(
 
 
 def _choose(connection: Connection, chosen: Organisation, requester: Requester) -> None:
+    _require_ours(connection, chosen.organization_id)
     zoho_connection.choose_organization(connection, chosen.organization_id, chosen.name)
     audit.note(connection, requester, "zoho.organisation_chosen", [chosen.organization_id], {"name": chosen.name})
     _log.info("zoho.organisation_chosen", organization_id=chosen.organization_id, requested_by=str(requester))
@@ -348,14 +352,18 @@ def choose_organisation(pool: Pool, settings: Settings, organization_id: str, re
         raise ConnectionRefused(_not_among(organization_id, found))
     with _acting, pool.connection() as connection, connection.transaction():
         zoho_connection.lock(connection)
-        former = zoho_connection.read(connection).organization_id
-        if former not in (None, organization_id) and browsing.count_products(connection, ProductQuery(), at_most=1):
-            message = (
-                f"the products here are those of organisation {former}; a mirror of another one needs a database of "
-                "its own (docs/operations.md, Another organisation)"
-            )
-            raise ConnectionRefused(message)
         _choose(connection, chosen, requester)
+
+
+def _require_ours(connection: Connection, organization_id: str) -> None:
+    """See that the rows are this organisation's, or may become so.
+
+    Raises:
+        ConnectionRefused: they are another's.
+    """
+    mirrored = organization.claim(connection, organization_id)
+    if mirrored != organization_id:
+        raise ConnectionRefused(guard.other_organisation(organization_id, mirrored))
 
 
 def refresh_now(pool: Pool, settings: Settings, requester: Requester) -> None:

@@ -70,6 +70,9 @@ class ConnectionStatus:
     access_token_expires_at: datetime | None
     refreshed_at: datetime | None
     last_error: str | None
+    obstacle: str | None
+    """The cause for which Zoho is not asked at all, and the words for it; see `processors.zoho.guard`."""
+    obstacle_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +306,10 @@ def notices(overview: Overview, requests_per_day: int) -> list[Problem]:
 
 
 def _of_connection(connection: ConnectionStatus) -> Iterator[Problem]:
-    if not connection.has_refresh_token:
+    if connection.obstacle:
+        what, how = str(connection.obstacle_reason), "work waits meanwhile, and goes on by itself"
+        yield Problem(f"zoho.{connection.obstacle}", what, how, "zoho", "check")
+    elif not connection.has_refresh_token:
         how = "connect it in the console, or set ZOHO_REFRESH_TOKEN and start a worker (docs/quick-start.md)"
         yield Problem("zoho.not_connected", "Zoho is not connected", how, "zoho")
     elif connection.last_error:

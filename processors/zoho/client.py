@@ -29,7 +29,7 @@ from processors.errors import (
 from processors.settings import Settings
 from processors.store.api_calls import Purpose
 from processors.store.database import AWAY, Connection, Pool
-from processors.zoho import connecting, listing
+from processors.zoho import connecting, guard, listing
 from processors.zoho.connecting import Connector, Organisation
 from processors.zoho.items import Fields, item_id_of, read_json
 from processors.zoho.limiter import BREAKING_CODES, Call, Limiter
@@ -220,6 +220,9 @@ class ZohoClient:
         elif token.organization_id is None:
             message = "no organisation is chosen: choose one in the console, or set ZOHO_ORGANIZATION_ID"
             raise NotConnected(message, _UNCHOSEN_WAIT)
+        elif token.organization_id != token.mirrored_organization_id:
+            message = guard.other_organisation(token.organization_id, str(token.mirrored_organization_id))
+            raise NotConnected(message, guard.LOOKED_AGAIN_AFTER)
         call = partial(self._call, path, params, run_id=run_id, read=read or _object, method=method, fields=fields)
         status, answer = call(token)
         if _is_unauthorised(status, answer):

@@ -222,7 +222,7 @@ class Connector:
         _log.warning("zoho.not_revoked", error=problem)
         return (
             f"Zoho did not confirm that they are revoked ({problem}): to be sure, remove this application from the "
-            f"connected apps of the Zoho account at {hosts.accounts_url(self._settings, stored)}"
+            f"connected apps of the Zoho account at {hosts.named_accounts_url(self._settings, stored)}"
         )
 
     def _revoke(self, stored: Stored, refresh_token: bytes) -> str | None:
@@ -230,9 +230,10 @@ class Connector:
             return KEYS_ARE_MISSING
         try:
             token = self._box.decrypt(refresh_token)
-        except ConfigurationError as error:
+            accounts_url = hosts.accounts_url(self._settings, stored)
+        except (ConfigurationError, NotConnected) as error:
             return str(error)
-        return token_endpoint.revoke(self._http, hosts.accounts_url(self._settings, stored), token)
+        return token_endpoint.revoke(self._http, accounts_url, token)
 
     def _secret_box(self) -> SecretBox:
         if self._box is None:

@@ -1,16 +1,23 @@
 """Where Zoho is: its data centres, and which of its servers may be told a secret.
 
+A secret goes to a host of Zoho's, or to one that the environment names. That is checked where an address is used, since
+whoever can write the database could else have the tokens sent anywhere.
+
 A setting of the environment wins over what an operator entered, each for itself; what Zoho named when it was connected
 wins over the data centre, because tokens are good only where they were issued.
 """
 
 from __future__ import annotations
 
-from processors.errors import ConnectionRefused
+from collections.abc import Collection
+from datetime import timedelta
+
+from processors.errors import ConnectionRefused, NotConnected
 from processors.settings import HOSTS, DataCenter, Settings
 from processors.store.zoho_connection import Stored
 
 _API_HOST_OF = dict(HOSTS.values())
+_UNKNOWN_HOST_WAIT = timedelta(seconds=15)
 
 
 def data_center_is_set(settings: Settings) -> bool:
@@ -31,18 +38,56 @@ def consent_url(settings: Settings, stored: Stored) -> str:
 
 
 def accounts_url(settings: Settings, stored: Stored) -> str:
-    """Return the accounts server that issued the stored tokens, as far as is known."""
-    return settings.zoho_accounts_url or stored.accounts_url or consent_url(settings, stored)
+    """Return the accounts server that issued the stored tokens, as far as is known.
+
+    Raises:
+        NotConnected: the stored one is not Zoho's; nothing may be sent there.
+    """
+    return _trusted(settings, "accounts_url", named_accounts_url(settings, stored), _API_HOST_OF.keys())
 
 
 def api_url(settings: Settings, stored: Stored) -> str:
-    """Return the API server, without the `/inventory/v1` path."""
+    """Return the API server, without the `/inventory/v1` path.
+
+    Raises:
+        NotConnected: the stored one is not Zoho's; nothing may be sent there.
+    """
+    return _trusted(settings, "api_domain", named_api_url(settings, stored), _API_HOST_OF.values())
+
+
+def named_accounts_url(settings: Settings, stored: Stored) -> str:
+    """Return the accounts server as it is stored, to be shown; it may be anybody's."""
+    return settings.zoho_accounts_url or stored.accounts_url or consent_url(settings, stored)
+
+
+def named_api_url(settings: Settings, stored: Stored) -> str:
+    """Return the API server as it is stored, to be shown; it may be anybody's."""
     return (
         settings.zoho_api_url
         or stored.api_domain
         or _API_HOST_OF.get(stored.accounts_url or "")
         or HOSTS[data_center(settings, stored)][1]
     )
+
+
+def unknown_host(settings: Settings, stored: Stored) -> str | None:
+    """Return why a stored address is not used; None: both may be."""
+    try:
+        accounts_url(settings, stored)
+        api_url(settings, stored)
+    except NotConnected as error:
+        return str(error)
+    return None
+
+
+def _trusted(settings: Settings, column: str, url: str, known: Collection[str]) -> str:
+    if url in known or url in (settings.zoho_accounts_url, settings.zoho_api_url):
+        return url
+    message = (
+        f"zoho_connection.{column} names a host that is not Zoho's ({url[:100]!r}): nothing is sent there; disconnect "
+        "and connect again, and find out who wrote it; or set ZOHO_ACCOUNTS_URL and ZOHO_API_URL, if it is yours"
+    )
+    raise NotConnected(message, _UNKNOWN_HOST_WAIT)
 
 
 def accounts_server(settings: Settings, stored: Stored, named: str | None) -> str:
@@ -70,7 +115,5 @@ def api_domain(settings: Settings, told: object) -> str | None:
     if not isinstance(told, str):
         return None
     host = told.rstrip("/")
-    is_known = host in _API_HOST_OF.values() or host == settings.zoho_api_url
-    # An accounts server from the environment (a proxy, a stand-in) is believed.
-    is_vouched_for = settings.zoho_accounts_url is not None and host.startswith(("https://", "http://"))
-    return host if is_known or is_vouched_for else None
+    is_known = host in _API_HOST_OF.values() or host in (settings.zoho_api_url, settings.zoho_accounts_url)
+    return host if is_known else None

@@ -19,10 +19,10 @@ from processors import logs
 from processors.encryption import SecretBox
 from processors.errors import ConfigurationError, NotConnected, TokenThrottled
 from processors.settings import Settings
-from processors.store import zoho_connection
+from processors.store import organization, zoho_connection
 from processors.store.database import Connection, Pool
 from processors.store.zoho_connection import Stored
-from processors.zoho import hosts, token_endpoint
+from processors.zoho import guard, hosts, token_endpoint
 from processors.zoho.token_endpoint import REFUSED_WAIT
 
 EXPIRY_BUFFER = timedelta(minutes=5)
@@ -40,6 +40,8 @@ class AccessToken:
     """The API host to call."""
     organization_id: str | None
     """None: nobody has chosen one yet."""
+    mirrored_organization_id: str | None = None
+    """Whose items the rows are: no other one's may be asked for."""
 
 
 class TokenSource:
@@ -68,7 +70,7 @@ class TokenSource:
         try:
             with self._pool.connection() as connection:
                 self._seed(connection)
-                token = self._usable(zoho_connection.read(connection), box, rejected, EXPIRY_BUFFER)
+                token = self._usable(self._checked(connection), box, rejected, EXPIRY_BUFFER)
             if token:
                 return token
             # One thread stands for its process, so that those who wait hold none of the pool's connections.
@@ -88,6 +90,7 @@ class TokenSource:
         try:
             with self._refreshing, self._pool.connection() as connection:
                 self._seed(connection)
+                self._checked(connection)
                 current = self._usable(zoho_connection.read(connection), box, None, timedelta())
                 self._refresh(connection, box, current, note)
         except ConfigurationError as error:
@@ -101,6 +104,32 @@ class TokenSource:
         """
         with self._pool.connection() as connection:
             self._seed(connection)
+            self._look(connection)
+
+    def _checked(self, connection: Connection) -> Stored:
+        """Return the row, if secrets may be sent where it leads.
+
+        Raises:
+            NotConnected: one of its addresses is not Zoho's; not even a refresh is tried.
+        """
+        stored = self._look(connection)
+        hosts.accounts_url(self._settings, stored)
+        hosts.api_url(self._settings, stored)
+        return stored
+
+    def _look(self, connection: Connection) -> Stored:
+        """Return the row; see whose the products are, and show operators what keeps Zoho from being asked."""
+        stored = zoho_connection.read(connection)
+        named = guard.organization_id(self._settings, stored)
+        if named is not None and named != stored.mirrored_organization_id:
+            stored = replace(stored, mirrored_organization_id=organization.claim(connection, named))
+        found = guard.find(self._settings, stored)
+        told = (found.cause, found.reason) if found else (None, None)
+        if told != (stored.obstacle, stored.obstacle_reason):
+            zoho_connection.note_obstacle(connection, *told)
+            if found:
+                _log.error("zoho.not_asked", cause=found.cause, reason=found.reason)
+        return stored
 
     def _secret_box(self) -> SecretBox:
         if self._box is None:
@@ -112,7 +141,8 @@ class TokenSource:
         if self._is_seeded:
             return
         organization_id = self._settings.zoho_organization_id
-        if organization_id:
+        is_ours = organization_id is None or organization.claim(connection, organization_id) == organization_id
+        if organization_id and is_ours:
             zoho_connection.take_over_organization(connection, organization_id)
         seed = self._settings.zoho_refresh_token
         if seed and self._box is not None:
@@ -128,7 +158,7 @@ class TokenSource:
                 refresh_token=self._box.encrypt(seed.get_secret_value()),
                 seed_digest=hashlib.sha256("\n".join(parts).encode()).digest(),
             )
-        self._is_seeded = True
+        self._is_seeded = is_ours
 
     def _usable(
         self, stored: Stored, box: SecretBox, rejected: AccessToken | None, at_least: timedelta
@@ -139,8 +169,9 @@ class TokenSource:
         return None if rejected and token.value == rejected.value else token
 
     def _token(self, value: str, stored: Stored) -> AccessToken:
-        organization_id = self._settings.zoho_organization_id or stored.organization_id
-        return AccessToken(value, hosts.api_url(self._settings, stored), organization_id)
+        organization_id = guard.organization_id(self._settings, stored)
+        api_url = hosts.api_url(self._settings, stored)
+        return AccessToken(value, api_url, organization_id, stored.mirrored_organization_id)
 
     def _refresh(
         self,

@@ -183,9 +183,9 @@ def test_what_is_no_answer_of_zohos_says_nothing_of_the_item(
 
 
 def test_an_impossible_api_address_is_no_crash(pool: Pool, router: respx.MockRouter, http: httpx.Client) -> None:
-    router["token"].respond(json={"access_token": "1000.a", "api_domain": "https://api.test:port"})
+    router["token"].respond(json={"access_token": "1000.a"})
     with pytest.raises(ZohoUnavailable):
-        ZohoClient(pool, settings(ZOHO_API_URL=""), http).item("1")
+        ZohoClient(pool, settings(ZOHO_API_URL="https://api.test:port"), http).item("1")
 
 
 @pytest.mark.parametrize(

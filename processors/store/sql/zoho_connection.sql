@@ -27,8 +27,8 @@ SELECT refresh_token, access_token, access_token_expires_at, access_token_expire
        greatest(refresh_allowed_at, calls.allowed_at) AS refresh_allowed_at,
        greatest(refresh_allowed_at, calls.allowed_at) - clock_timestamp() AS left_alone_for,
        coalesce(calls.allowed_at - clock_timestamp(), '0') AS often_called_for,
-       data_center, client_id, client_secret, organization_id, organization_name, accounts_url, scopes, connected_as,
-       connected_at, connected_by
+       data_center, client_id, client_secret, organization_id, organization_name, mirrored_organization_id, obstacle,
+       obstacle_reason, accounts_url, scopes, connected_as, connected_at, connected_by
   FROM zoho_connection
  CROSS JOIN calls;
 
@@ -60,6 +60,9 @@ UPDATE zoho_connection
    SET refusals = refusals + 1,
        refresh_allowed_at = clock_timestamp() + %(wait)s::interval,
        last_error = %(error)s;
+
+-- name: note_obstacle
+UPDATE zoho_connection SET obstacle = %(obstacle)s, obstacle_reason = %(reason)s;
 
 -- name: note_error
 -- What went wrong without being a reason to leave the token endpoint alone.
