@@ -26,6 +26,7 @@ MirrorError
     │   └── WrittenByOthers     a run was beaten to its rows again and again
     └── PermanentError    dead at once
         ├── ZohoRefused         Zoho says the request itself is wrong
+        ├── OtherOrganisation   a delivery names another organisation than the connected one
         ├── ItemUnusable        even Zoho's own answer lacks what a product needs
         └── ListUntrustworthy   what Zoho's list showed cannot be all there is
 """
@@ -151,6 +152,10 @@ class PermanentError(WorkError):
 
 class ZohoRefused(PermanentError):
     """Zoho says that the request itself is wrong."""
+
+
+class OtherOrganisation(PermanentError):
+    """A delivery is of another organisation than the connected one; the text names both."""
 
 
 class ItemUnusable(PermanentError):

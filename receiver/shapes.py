@@ -111,7 +111,7 @@ def shape_of(sample: Sample) -> Shape:
         route=sample.route,
         signature=sample.signature,
         secret=sample.secret,
-        form=payloads.form_of(sample.content_type) or "json",
+        form=payloads.form_of(sample.body, sample.content_type),
         envelope=payloads.envelope_of(sample.body, sample.content_type, sample.query_string),
         keys=tuple(sorted(keys)[:300]),
         missing=tuple(key for key in field_table.EXPECTED if key not in fields) if sample.route == "changed" else (),

@@ -1,8 +1,9 @@
 """The two webhook routes: verify, find the item, record, answer.
 
-In this order: the size of the body while it streams in, the sender's network, the content type, the signature over the
-raw bytes. Until then nothing is parsed and nothing is kept but a count. After it everything is kept: what cannot be
-read becomes a dead event, for a person to look at.
+In this order: the size of the body while it streams in, the sender's network, the signature. It decides, and the
+content type only tells how what is not JSON was signed. Until then nothing is kept but a count, and what is read is
+little and is read a fixed number of times. After it everything is kept: what cannot be read becomes a dead event, for a
+person to look at.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from processors.errors import BodyUnreadable, DeliveryRejected
 from processors.settings import Settings
 from processors.store.inbox import Delivery, Kind, Recorded
 from processors.zoho import payloads, signatures
+from processors.zoho.signatures import BodyForm, Signed
 from receiver.intake import InboxUnavailable, Intake
 from receiver.proxies import client_address
 from receiver.rejections import Rejections
@@ -45,9 +47,11 @@ _RETRY_AFTER_SECONDS = 5
 _BUSY = 503
 _TOO_MANY = 429
 _THROTTLED_SECONDS = 60
-# Who is refused so often for these is no webhook; what is wrong otherwise may be Zoho's.
-_OF_STRANGERS = (401, 403, _TOO_MANY)
-_QUICKLY_VERIFIED_BYTES = 32 * 1024
+# Who is refused so often for these is no webhook: nothing of it was signed.
+_OF_STRANGERS = (401, 403, 415, _TOO_MANY)
+# Verified in the event loop: hashing so many bytes takes microseconds, decoding so many of a form as well.
+_QUICKLY_HASHED_BYTES = 32 * 1024
+_QUICKLY_DECODED_BYTES = 2 * 1024
 # All bodies from their first byte to their commit, signed or not: a flood of large ones is turned away, not kept.
 _MOST_BYTES_AT_ONCE = 64 * 1024 * 1024
 
@@ -199,6 +203,8 @@ class Webhooks:
     rejections: Rejections
     shapes: Shapes
     _large_bodies: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+    # Of senders who had much refused: those wait for each other, and nobody else for them.
+    _doubtful_bodies: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     _buffers: _Buffers = field(default_factory=_Buffers)
     _throttle: Throttle = field(default_factory=Throttle)
     # Bound once: for each line it would cost as much as writing it.
@@ -286,31 +292,38 @@ class Webhooks:
             self._check_network(request)
         content_type = request.header(b"content-type")
         query: bytes = request.scope["query_string"]
-        if len(body) <= _QUICKLY_VERIFIED_BYTES:
-            secret = self._check_signature(request, body, content_type, query)
+        form = payloads.form_of(body, content_type)
+        if len(body) <= (_QUICKLY_HASHED_BYTES if form == "json" else _QUICKLY_DECODED_BYTES):
+            signed = self._check_signature(request, body, content_type, query, form)
         else:
             # Decoding a large form takes long, and anybody can send one: beside the loop, and one at a time.
-            check = partial(self._check_signature, request, body, content_type, query)
-            secret = await to_thread.run_sync(check, limiter=self._large_bodies)
+            is_doubtful = self._throttle.is_active and self._throttle.is_throttled(self._client(request))
+            limiter = self._doubtful_bodies if is_doubtful else self._large_bodies
+            check = partial(self._check_signature, request, body, content_type, query, form)
+            signed = await to_thread.run_sync(check, limiter=limiter)
+        # Kept so that whoever reads it later reads what was signed, and nothing else.
+        if signed.keeps_plus:
+            query = query.replace(b"+", b"%2B")
+            body = body.replace(b"+", b"%2B") if form == "form" else body
+        if signed.is_raw and form == "form" and body.strip():
+            content_type = payloads.signed_as_it_is(content_type)
         item_id, is_dated, unreadable = None, False, None
         try:
             item_id, is_dated = payloads.identify(body, content_type, query)
             if self.shapes.wants(kind):
                 encoding = signatures.encoding_of(request.header(_SIGNATURE_HEADER))
-                self.shapes.keep(Sample(kind, encoding or "hex", secret, body, content_type, query))
+                self.shapes.keep(Sample(kind, encoding or "hex", signed.secret, body, content_type, query))
         except BodyUnreadable as error:
             if body == payloads.CHECK:
                 raise _Checked from None
             unreadable = str(error)
-        # As in read_item: where there is no body, the query string says what happened.
-        content = body if body.strip() else query
         return Delivery(
             kind=kind,
             item_id=item_id,
             body=body,
             content_type=content_type,
             query_string=query,
-            fingerprint=hashlib.sha256(kind.encode() + b"\0" + content).digest(),
+            fingerprint=hashlib.sha256(kind.encode() + b"\0" + signed.text.strip()).digest(),
             is_dated=is_dated,
             unreadable=unreadable,
         )
@@ -324,34 +337,47 @@ class Webhooks:
             message = "deliveries from this network are not accepted"
             raise DeliveryRejected(403, "network", message)
 
-    def _check_signature(self, request: _Request, body: bytes, content_type: str, query: bytes) -> int:
-        """Return which secret signed it, counted from 1.
+    def _check_signature(
+        self, request: _Request, body: bytes, content_type: str, query: bytes, form: BodyForm
+    ) -> Signed:
+        """Return what is signed, and by which secret.
 
         Raises:
-            DeliveryRejected: none did.
+            DeliveryRejected: nothing is.
         """
-        form = payloads.form_of(content_type)
-        if form is None or request.header(b"content-encoding").lower() not in ("", "identity"):
-            message = "the body should be application/json, application/x-www-form-urlencoded or multipart/form-data"
+        encoding = request.header(b"content-encoding")
+        if encoding.lower() not in ("", "identity"):
+            message = f"Content-Encoding should be absent or identity, got {encoding[:40]}: the body is read as it is"
             raise DeliveryRejected(415, "content_type", message)
         signature = request.header(_SIGNATURE_HEADER)
-        if not signature:
-            message = f"the header {signatures.HEADER} is missing; tick “I want to secure this webhook” in Zoho"
-            raise DeliveryRejected(401, _CHECK if body == payloads.CHECK else "signature_absent", message)
+        signed = self._signed(signature, body, content_type, query, form) if signature else None
+        if signed is not None:
+            return signed
+        refused = _unsigned(signature, body)
+        if payloads.is_taken(content_type) or refused.reason == _CHECK:
+            raise refused
+        expected = "application/json, application/x-www-form-urlencoded or multipart/form-data"
+        raise DeliveryRejected(415, "content_type", f"the body should be {expected}, or be signed; {refused}")
+
+    def _signed(self, signature: str, body: bytes, content_type: str, query: bytes, form: BodyForm) -> Signed | None:
         fields: list[signatures.Pair] = []
-        if form == "multipart":
+        if form == "multipart" and signatures.encoding_of(signature) is not None:
             # Zoho may sign the raw body; if it did, the reason is found again, and kept, when the item is read.
             with contextlib.suppress(BodyUnreadable):
                 fields = payloads.multipart_pairs(body, content_type)
         secrets = [secret.get_secret_value() for secret in self.settings.zoho_webhook_secrets]
-        secret = signatures.verify(signature, secrets, body=body, query=query, form=form, multipart_fields=fields)
-        if not secret and signatures.encoding_of(signature) is None:
-            message = f"{signatures.HEADER} should be an HMAC-SHA256 in hex or base64"
-            raise DeliveryRejected(401, "signature_malformed", message)
-        if not secret:
-            message = f"{signatures.HEADER} does not fit the body under any secret of ZOHO_WEBHOOK_SECRETS"
-            raise DeliveryRejected(401, "signature_mismatch", message)
-        return secret
+        return signatures.verify(signature, secrets, body=body, query=query, form=form, multipart_fields=fields)
+
+
+def _unsigned(signature: str, body: bytes) -> DeliveryRejected:
+    if not signature:
+        message = f"the header {signatures.HEADER} is missing; tick “I want to secure this webhook” in Zoho"
+        return DeliveryRejected(401, _CHECK if body == payloads.CHECK else "signature_absent", message)
+    if signatures.encoding_of(signature) is None:
+        message = f"{signatures.HEADER} should be an HMAC-SHA256 in hex or base64"
+        return DeliveryRejected(401, "signature_malformed", message)
+    message = f"{signatures.HEADER} does not fit the body under any secret of ZOHO_WEBHOOK_SECRETS"
+    return DeliveryRejected(401, "signature_mismatch", message)
 
 
 class _Request:

@@ -27,7 +27,7 @@ REASONS: Final = {
     "signature_malformed": "what should be a signature is no HMAC-SHA256 in hex or base64",
     "signature_mismatch": "a signature that fits no secret of `ZOHO_WEBHOOK_SECRETS`",
     "network": "the sender is not in `WEBHOOK_ALLOWED_NETWORKS`",
-    "content_type": "not JSON, a form or multipart, or compressed",
+    "content_type": "not signed, and neither JSON nor a form nor multipart; or compressed",
     "size": "larger than `WEBHOOK_MAX_BYTES`",
     "slow": "the body did not arrive in time",
     "busy": "too much is being received at once",

@@ -67,6 +67,12 @@ def read(connection: Connection) -> Stored:
     return Stored(**only_row(connection.execute(_queries.read)))
 
 
+def organization_id(connection: Connection) -> str | None:
+    """Return the connected organisation, or None while none is known."""
+    found: str | None = only_row(connection.execute(_queries.organization_id))["organization_id"]
+    return found
+
+
 def ciphertexts(stored: Stored) -> dict[str, bytes]:
     """Return the secrets that are stored, by the names of their columns."""
     kept = {

@@ -28,7 +28,7 @@ from processors.store.database import AWAY, TOO_LARGE, Connection, Pool
 from processors.store.inbox import Event
 from processors.store.products import Change, Current, Source
 from processors.store.settlement import ItemDecision, Verdict
-from processors.workflows import leases, merging
+from processors.workflows import leases, merging, organisations
 from processors.workflows.merging import Answer, Decision, FetchNeeded, Settled, Write
 from processors.zoho import items, payloads
 
@@ -175,7 +175,7 @@ def _decide_item(connection: Connection, item_id: str, current: Current, events:
     decision = ItemDecision(item_id, current)
     for event in events:
         try:
-            verdict = _decide_event(event, current, decision)
+            verdict = _decide_event(connection, event, current, decision)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one event must not stop the others
             _fail(connection, event, error)
             continue
@@ -188,12 +188,13 @@ def _decide_item(connection: Connection, item_id: str, current: Current, events:
     return decision
 
 
-def _decide_event(event: Event, current: Current, decision: ItemDecision) -> Verdict:
+def _decide_event(connection: Connection, event: Event, current: Current, decision: ItemDecision) -> Verdict:
+    organisations.require_connected(connection, event.body, event.content_type, event.query_string)
     if event.kind == "deleted":
         is_replayed = event.replay_id is not None
         decided = merging.decide_deleted(current, event.received_at, is_replayed=is_replayed)
         return _take_down(event, decided, decision)
-    _, fields = payloads.read_item(event.body, event.content_type, event.query_string)
+    _, fields = payloads.read_certain(event.body, event.content_type, event.query_string)
     body = items.read_body(fields)
     return _take_down(event, merging.decide_change(current, event.item_id, body), decision, body)
 

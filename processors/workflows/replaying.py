@@ -19,7 +19,7 @@ from processors.store.database import Connection, Pool
 from processors.store.inbox import Event
 from processors.store.products import Changes, Current
 from processors.store.replays import EventFilter, Replay, Unsent
-from processors.workflows import merging
+from processors.workflows import merging, organisations
 from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
 from processors.zoho import items, payloads
 
@@ -196,12 +196,13 @@ def _rehearsals(connection: Connection, event_ids: Sequence[int]) -> Iterator[Re
         events = replays.read_events(connection, event_ids[start_at : start_at + _REHEARSED_TOGETHER])
         known = settlement.read_current(connection, {event.item_id for event, _ in events})
         for event, state in events:
-            yield _rehearse(event, state, known[event.item_id])
+            yield _rehearse(connection, event, state, known[event.item_id])
 
 
-def _rehearse(event: Event, state: str, current: Current) -> Rehearsal:
+def _rehearse(connection: Connection, event: Event, state: str, current: Current) -> Rehearsal:
     item_id = event.item_id or None
     try:
+        organisations.require_connected(connection, event.body, event.content_type, event.query_string)
         decided = _decide(event, current)
     except Exception as error:  # noqa: BLE001 - told of this event, while the others go on
         return Rehearsal(event.id, item_id, state, "unreadable", {}, str(error) or type(error).__name__)
@@ -219,7 +220,7 @@ def _decide(event: Event, current: Current) -> Decision:
     if event.kind == "deleted" and event.item_id:
         return merging.decide_deleted(current, event.received_at, is_replayed=True)
     _require_body(event.body, event.query_string)
-    item_id, fields = payloads.read_item(event.body, event.content_type, event.query_string)
+    item_id, fields = payloads.read_certain(event.body, event.content_type, event.query_string)
     return merging.decide_change(current, item_id, items.read_body(fields))
 
 

@@ -16,7 +16,9 @@ import httpx
 import psycopg
 import pytest
 
+from processors.errors import BodyUnreadable
 from processors.zoho import signatures
+from processors.zoho.payloads import read_item
 from receiver import webhooks
 from tests.receiver.conftest import Serve
 from tests.receiver.serving import (
@@ -151,23 +153,71 @@ def test_a_multipart_body_may_be_signed_by_its_fields_or_as_a_whole(web: Web) ->
     assert web.client.post(ITEMS, content=body[:-6] + b"x--B--", headers=by_fields).status_code == 401
 
 
-def test_other_content_types_are_refused(rows: Rows, serve: Serve) -> None:
+OTHER_TYPES = (
+    "text/plain",
+    "text/html; charset=UTF-8",
+    "application/hal+json",
+    "application/octet-stream",
+    "application/xml",
+    "application/json, text/plain",
+    FORM,
+    f"{FORM};charset=ISO-8859-1",
+    MULTIPART,
+    "multipart/mixed",
+    "*/*",
+    "json",
+    ";;=",
+)
+
+
+@pytest.mark.parametrize("content_type", OTHER_TYPES)
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b" \r\n\t", b"\r\n\xef\xbb\xbf "])
+def test_signed_json_is_read_whatever_type_is_written_over_it(
+    web: Web, rows: Rows, content_type: str, before: bytes
+) -> None:
+    body = before + item("77", name="A&B=50% +1")
+
+    assert web.deliver(body, content_type=content_type).json()["state"] == "recorded"
+    event = rows.only_event()
+    assert (event["item_id"], event["error"], event["body"]) == ("77", None, body)
+    _, fields = read_item(event["body"], event["content_type"], event["query_string"])
+    assert fields["name"] == "A&B=50% +1"
+
+
+@pytest.mark.parametrize("content_type", OTHER_TYPES)
+@pytest.mark.parametrize("body", [b"<item/>", b"a=1&item_id=77&b", b"{", b'"', b"--B"])
+def test_what_is_signed_and_cannot_be_read_is_a_dead_event_whatever_its_type(
+    web: Web, rows: Rows, content_type: str, body: bytes
+) -> None:
+    answer = web.deliver(body, content_type=content_type)
+
+    event = rows.only_event()
+    assert answer.json() == {"event_id": event["id"], "state": "dead"}
+    with pytest.raises(BodyUnreadable):
+        read_item(event["body"], event["content_type"], event["query_string"])
+
+
+def test_what_is_not_signed_and_has_another_type_is_refused_for_its_type(rows: Rows, serve: Serve) -> None:
     others = ("text/plain", "application/xml", "application/jsonx", "*/*", "json", "multipart/mixed")
     web = serve()
     for content_type in others:
-        answer = web.client.post(ITEMS, content=item(), headers=signed(item(), content_type=content_type))
+        answer = web.client.post(ITEMS, content=item(), headers=signed(b"other", content_type=content_type))
         assert answer.status_code == 415
+    for content_type in (JSON, FORM, MULTIPART):
+        headers = signed(b"other", content_type=content_type)
+        assert web.client.post(ITEMS, content=item(), headers=headers).status_code == 401
     web.stop()
 
     assert "application/json" in answer.json()["error"]
     assert rows.events() == []
-    assert rows.rejections() == {("changed", "content_type"): len(others)}
+    assert rows.rejections() == {("changed", "content_type"): len(others), ("changed", "signature_mismatch"): 3}
 
 
 def test_a_compressed_body_is_refused_as_a_type_that_is_not_read(web: Web) -> None:
     headers = {**signed(item()), "Content-Encoding": "gzip"}
 
-    assert web.client.post(ITEMS, content=item(), headers=headers).status_code == 415
+    refused = web.client.post(ITEMS, content=item(), headers=headers)
+    assert (refused.status_code, "Content-Encoding" in refused.text, "gzip" in refused.text) == (415, True, True)
     headers["Content-Encoding"] = "identity"
     assert web.client.post(ITEMS, content=item(), headers=headers).status_code == 200
 

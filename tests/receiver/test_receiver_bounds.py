@@ -105,7 +105,7 @@ def unsigned(web: Web) -> None:
 
 
 def of_another_type(web: Web) -> None:
-    headers = signed(LARGE, content_type="text/html")
+    headers = signed(b"other", content_type="text/html")
     assert web.client.post(ITEMS, content=LARGE, headers=headers).status_code == 415
 
 

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import itertools
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 
 from processors.store import database, inbox
 from processors.store.inbox import Delivery
+from processors.zoho import signatures
 from tests.receiver.conftest import Serve
-from tests.receiver.serving import DELETED, ITEMS, Rows, Web, eventually, item
+from tests.receiver.serving import (
+    DELETED,
+    FORM,
+    ITEMS,
+    JSON,
+    MULTIPART,
+    SECRET,
+    Rows,
+    Web,
+    eventually,
+    item,
+    multipart,
+    part,
+)
 
 _PROCESS = """
     UPDATE events
@@ -136,6 +153,50 @@ def test_deletions_without_a_body_are_told_apart_by_their_query(web: Web, rows: 
             assert answer.status_code == 200
 
     assert [event["item_id"] for event in rows.events()] == ["1", "2"]
+
+
+def test_what_makes_a_copy_is_what_was_signed_and_not_how_it_is_written(web: Web, rows: Rows) -> None:
+    """Whoever saw one delivery could otherwise make any number of events of it."""
+    pairs = [("JSONString", item(name="a + b").decode()), ("a", "ü"), ("z", "")]
+    digest = bytes.fromhex(signatures.sign(SECRET, pairs=pairs))
+    spellings = [digest.hex(), digest.hex().upper(), base64.b64encode(digest).decode()]
+    written: list[tuple[str, str, bytes]] = []
+    for order, how in itertools.product(itertools.permutations(pairs), (quote, quote_plus)):
+        for split in range(3):
+            query = urlencode(order[:split], quote_via=how)
+            if "JSONString" not in query:
+                written.append((query, FORM, urlencode(order[split:], quote_via=how).encode()))
+                for boundary in ("B", "C"):
+                    body = multipart(*(part(key, value.encode()) for key, value in order[split:]))
+                    written.append(
+                        (
+                            query,
+                            f"multipart/form-data; boundary={boundary}",
+                            body.replace(b"--B", f"--{boundary}".encode()),
+                        )
+                    )
+    states = []
+    for number, (query, content_type, body) in enumerate(written):
+        headers = {
+            signatures.HEADER: spellings[number % 3],
+            "Content-Type": content_type + "; charset=x" * (number % 2),
+        }
+        answer = web.client.post(f"{ITEMS}?{query}", content=body, headers=headers)
+        assert answer.status_code == 200, (query, content_type, body)
+        states.append(answer.json()["state"])
+
+    assert len(written) > 60
+    assert states == ["recorded"] + ["duplicate"] * (len(written) - 1)
+    assert rows.only_event()["item_id"] == "4100000000000012345"
+
+
+def test_a_signed_json_body_is_one_event_under_every_content_type(web: Web, rows: Rows) -> None:
+    types = [JSON, "", "text/plain", FORM, MULTIPART, "application/json; charset=x", None]
+    assert [web.deliver(item(), content_type=each).json()["state"] for each in types] == [
+        "recorded",
+        *["duplicate"] * 6,
+    ]
+    assert len(rows.events()) == 1
 
 
 def test_fifty_copies_at_once_are_one_event(web: Web, rows: Rows) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlencode
+
 import pytest
 
+from processors.zoho import signatures
 from receiver import throttle
 from receiver.throttle import MOST_REFUSED, Throttle
 from tests.receiver.conftest import Serve
-from tests.receiver.serving import ITEMS, JSON, Rows, Web, head, item, signed
+from tests.receiver.serving import FORM, ITEMS, JSON, Rows, Web, head, item, signed
 
 
 def refuse(web: Web, count: int, **headers: str) -> list[int]:
@@ -83,3 +89,32 @@ def test_a_flood_from_many_addresses_takes_no_more_room_than_so_much(monkeypatch
     known.count("x" * 100_000)
     assert len(known._senders) == 100
     assert max(map(len, known._senders)) <= 100
+
+
+def test_large_forms_of_a_throttled_sender_do_not_keep_others_waiting(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are verified one at a time, in a line of their own, and none of it in the event loop."""
+    web = serve(TRUSTED_PROXIES="1")
+    flooding, other = {"X-Forwarded-For": "203.0.113.7"}, {"X-Forwarded-For": "203.0.113.8"}
+    refuse(web, MOST_REFUSED + 1, **flooding)
+    verify, begun, is_over = signatures.verify, threading.Event(), threading.Event()
+
+    def stall(signature: str, *given: Any, **named: Any) -> Any:
+        if signature == "ab" * 32:
+            begun.set()
+            assert is_over.wait(20)
+        return verify(signature, *given, **named)
+
+    monkeypatch.setattr(signatures, "verify", stall)
+    pairs = [("JSONString", item("77", description="x" * 3_000).decode())]
+    body = urlencode(pairs).encode()
+    unsigned = {signatures.HEADER: "ab" * 32, "Content-Type": FORM, **flooding}
+    with ThreadPoolExecutor(3) as senders:
+        refused = [senders.submit(web.client.post, ITEMS, content=body, headers=unsigned) for _ in range(3)]
+        assert begun.wait(20)
+        headers = {**signed(b"", pairs=pairs, content_type=FORM), **other}
+        assert web.client.post(ITEMS, content=body, headers=headers).status_code == 200
+        assert web.deliver(item()).status_code == 200
+        is_over.set()
+    assert {answer.result().status_code for answer in refused} == {429}

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from processors.errors import BodyUnreadable
 from processors.zoho.items import time_of
-from processors.zoho.payloads import form_of, identify, multipart_pairs, read_item
+from processors.zoho.payloads import (
+    form_of,
+    identify,
+    is_taken,
+    multipart_pairs,
+    organisations_of,
+    read_certain,
+    read_item,
+)
 
 ID = "4100000000000012345"
 ITEM = {"item_id": ID, "name": "Widget, “blue” & ü", "rate": 12.5}
@@ -63,7 +71,7 @@ ENVELOPES: dict[str, Any] = {
     "wrapper of the bare item": {"event_type": "x", "data": ITEM},
     "wrapper of JSONString": {"payload": {"JSONString": json.dumps({"item": ITEM})}},
     "wrapper of composite_item": {"data": {"composite_item": ITEM}},
-    "wrapper in a wrapper": {"a": {"b": {"item": ITEM}}},
+    "wrapper in a wrapper": {"event": {"payload": {"item": ITEM}}},
     "bare item": ITEM,
     "id as a number": {"item": {**ITEM, "item_id": int(ID)}},
     "id with spaces around": {"item": {**ITEM, "item_id": f" {ID}\n"}},
@@ -120,18 +128,111 @@ def test_the_item_of_an_item_is_not_mistaken_for_something_inside_it() -> None:
     assert "item_id" in _reason(_json({"item": {"name": "x", "vendor": {"item_id": "1"}}}))
 
 
+LINE = {"item_id": "7", "line_item_id": "8", "rate": 9}
+FOREIGN: dict[str, tuple[Any, str]] = {
+    "item inside": ({"invoice": {"invoice_id": "1", "item": {**ITEM, "rate": 9}}}, "invoice"),
+    "lines inside": ({"salesorder": {"line_items": [LINE]}}, "salesorder"),
+    "a module nobody knows": ({"cm_gadget": {"item": ITEM}}, "cm_gadget"),
+    "an item id inside": ({"inventory_adjustment": {"item_id": ID}}, "inventory_adjustment"),
+    "JSONString inside": ({"bill": {"JSONString": json.dumps({"item": ITEM})}}, "bill"),
+    "in JSONString": ({"JSONString": json.dumps({"invoice": {"item": ITEM}})}, "invoice"),
+    "in a wrapper": ({"event_type": "x", "data": {"invoice": {"item": ITEM}}}, "invoice"),
+    "as a wrapper": ({"event_type": "x", "data": {"invoice_id": "1", "item_id": ID}}, "invoice"),
+    "told by the event": ({"event_type": "sales_order.created", "data": {"item": ITEM}}, "salesorder"),
+    "told by the module": ({"module": "Invoices", "item": ITEM}, "invoices"),
+    "beside the item": ({"package": {"package_id": "1"}, "item": ITEM}, "package"),
+    "bare": ({"purchaseorder_id": "1", "item_id": ID}, "purchaseorder"),
+    "a bare line": (LINE, "line_item"),
+    "a group": ({"item_group": {"items": [ITEM]}}, "item_group"),
+}
+
+
+@pytest.mark.parametrize(("document", "module"), FOREIGN.values(), ids=FOREIGN)
+def test_an_item_in_the_document_of_another_module_is_not_read_and_the_module_is_named(
+    document: object, module: str
+) -> None:
+    for body, content_type in (
+        (_json(document), JSON),
+        (urlencode({"JSONString": json.dumps(document)}).encode(), FORM),
+    ):
+        reason = _reason(body, content_type)
+        assert reason.startswith(_EXPECTED)
+        assert f"a document of the module {module}. A workflow rule of that module calls this address" in reason
+        with pytest.raises(BodyUnreadable):
+            identify(body, content_type, b"")
+
+
+def test_the_fields_of_another_modules_document_are_no_item() -> None:
+    assert "the module invoice" in _reason(b"invoice_id=1&item_id=7&rate=9", FORM)
+
+
+def test_the_fields_of_a_form_are_read_and_only_the_item_is_certain() -> None:
+    body = b"item_id=7&name=Widget&rate=9"
+    assert read_item(body, FORM, b"")[1] == {"item_id": "7", "name": "Widget", "rate": "9"}
+    assert read_certain(body, FORM, b"") == ("7", {"item_id": "7"})
+    assert read_certain(b"", "", body) == ("7", {"item_id": "7"})
+    for certain, content_type in ((_json({"item": ITEM}), JSON), (_json({"item": ITEM}), FORM)):
+        assert read_certain(certain, content_type, b"")[1]["name"] == ITEM["name"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"item_id=7&item_id=8",
+        b"item_id=7&composite_item_id=8",
+        b"item_id=7&name=item_id8",
+        b"item_id=7a",
+        b"item_id=%D9%A7",
+        b"JSONString={}&JSONString={}",
+        b"item_id=7&name=JSONString",
+        b"A=JSONString&JSONString=%7B%22item_id%22%3A%227%22%7D",
+    ],
+)
+def test_a_form_that_may_be_of_several_items_is_of_none(body: bytes) -> None:
+    _reason(body, FORM)
+
+
+ORGANISATIONS: dict[str, tuple[bytes, str, bytes, set[str]]] = {
+    "none": (_json({"item": ITEM}), JSON, b"", set()),
+    "envelope": (_json({"organization_id": "10", "item": ITEM}), JSON, b"", {"10"}),
+    "envelope, as a number": (_json({"organization_id": 10, "item": ITEM}), JSON, b"", {"10"}),
+    "wrapper": (_json({"data": {"organization_id": "10", "item": ITEM}}), JSON, b"", {"10"}),
+    "JSONString": (_json({"JSONString": json.dumps({"organization_id": "10", "item": ITEM})}), JSON, b"", {"10"}),
+    "query": (_json({"item": ITEM}), JSON, b"a=1&organization_id=10", {"10"}),
+    "query, cut elsewhere": (_json({"item": ITEM}), JSON, b"organization_i=d10", {"10"}),
+    "query alone": (b"", "", b"item_id=7&organization_id=10", {"10"}),
+    "form": (b"item_id=7&organization_id=10", FORM, b"", {"10"}),
+    "form beside JSONString": (b"organization_id=10&JSONString=%7B%22item_id%22%3A%227%22%7D", FORM, b"", {"10"}),
+    "both": (_json({"organization_id": "10", "item": ITEM}), JSON, b"organization_id=11", {"10", "11"}),
+    "a placeholder": (_json({"organization_id": "${ORG}", "item": ITEM}), JSON, b"organization_id=$", set()),
+    "of the item": (_json({"item": {**ITEM, "organization_id": "10"}}), JSON, b"", set()),
+}
+
+
+@pytest.mark.parametrize(("body", "content_type", "query", "named"), ORGANISATIONS.values(), ids=ORGANISATIONS)
+def test_the_organisation_is_read_that_a_delivery_names_beside_its_item(
+    body: bytes, content_type: str, query: bytes, named: set[str]
+) -> None:
+    assert organisations_of(body, content_type, query) == named
+
+
 def test_a_delivery_without_a_body_names_the_item_in_its_query() -> None:
     for body in (b"", b" \r\n"):
         assert read_item(body, "", b"item_id=" + ID.encode())[0] == ID
         assert read_item(body, FORM, b"x=&composite_item_id=" + ID.encode())[0] == ID
 
 
-def test_a_content_type_decides_how_a_body_is_read() -> None:
-    assert form_of("") == form_of("APPLICATION/JSON ;charset=x") == "json"
-    assert form_of(FORM.upper()) == "form"
-    assert form_of(MULTIPART) == "multipart"
+def test_a_content_type_decides_how_a_body_is_read_that_does_not_look_like_json() -> None:
+    assert form_of(b"a=1", "") == form_of(b"a=1", "APPLICATION/JSON ;charset=x") == "json"
+    assert form_of(b"a=1", FORM.upper()) == "form"
+    assert form_of(b"a=1", MULTIPART) == "multipart"
+    for content_type in ("", JSON, FORM, MULTIPART, "text/plain", "\x00"):
+        for body in (b"{}", b" \r\n{", b"\xef\xbb\xbf\n[", b"{a=1&b"):
+            assert form_of(body, content_type) == "json"
     for other in ("text/plain", "json", "application/json+x", "application/ld+json", "\x00", "*/*"):
-        assert form_of(other) is None
+        assert form_of(b"a=1", other) == "json"
+        assert not is_taken(other)
+    assert all(map(is_taken, ("", JSON, FORM, MULTIPART, f"{JSON};charset=UTF-8")))
 
 
 _EXPECTED = 'the body should hold an item, as in {"item": {"item_id": "…"}}; '
@@ -171,15 +272,15 @@ _NO_ID = "item.item_id should be digits without a zero in front, at most 20; got
         (b'{"item": {"item_id": "' + b"1" * 65 + b'"}}', JSON, _NO_ID + "'" + "1" * 59 + "…"),
         (b"a=1&b=2", FORM, _EXPECTED + "got an object with the keys a, b"),
         (b"JSONString=nonsense", FORM, _EXPECTED + "got an object with the keys JSONString"),
-        (b"&".join([b"a=1"] * 1_001), FORM, "the form has more than 1000 fields"),
+        (b"&".join([b"a=1"] * 101), FORM, "the form has more than 100 fields"),
         (b"nonsense", MULTIPART, "the body is not valid multipart/form-data: "),
         (b"--B\r\n", "multipart/form-data", "the body is not valid multipart/form-data: No boundary given"),
         (_multipart(_part("X: y", b"1")), MULTIPART, "the body is not valid multipart/form-data: "),
-        (_multipart(*[_field("a", b"1")] * 1_001), MULTIPART, "the form has more than 1000 fields"),
+        (_multipart(*[_field("a", b"1")] * 101), MULTIPART, "the form has more than 100 fields"),
         (
-            _multipart(*[_part('Content-Disposition: form-data; name="a"; filename="f"', b"1")] * 1_001),
+            _multipart(*[_part('Content-Disposition: form-data; name="a"; filename="f"', b"1")] * 101),
             MULTIPART,
-            "the form has more than 1000 fields",
+            "the form has more than 100 fields",
         ),
     ],
 )

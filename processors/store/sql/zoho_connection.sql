@@ -32,6 +32,9 @@ SELECT refresh_token, access_token, access_token_expires_at, access_token_expire
   FROM zoho_connection
  CROSS JOIN calls;
 
+-- name: organization_id
+SELECT organization_id FROM zoho_connection;
+
 -- name: lock
 -- The row's lock makes one process refresh while the others wait for what it gets.
 SELECT FROM zoho_connection FOR UPDATE;
