@@ -68,7 +68,7 @@ def read(connection: Connection) -> Stored:
 
 
 def organization_id(connection: Connection) -> str | None:
-    """Return the connected organisation, or None while none is known."""
+    """Return the organisation of the rows, or the connected one while there are none; None while none is known."""
     found: str | None = only_row(connection.execute(_queries.organization_id))["organization_id"]
     return found
 

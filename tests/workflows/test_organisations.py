@@ -70,3 +70,13 @@ def test_of_a_forms_fields_only_the_item_is_taken_and_zoho_is_asked(scene: Scene
     scene.settle_all()
 
     assert (scene.live()["price"], scene.zoho.calls) == (7, [ITEM])
+
+
+def test_the_organisation_of_the_rows_counts_whatever_is_set_now(scene: Scene) -> None:
+    connect(scene, "20")
+    scene.execute("UPDATE zoho_connection SET mirrored_organization_id = '10'")
+    ours, other = deliver(scene, "changed", "10"), deliver(scene, "changed", "20")
+
+    scene.apply(ours, other)
+
+    assert (scene.event(ours)["outcome"], scene.event(other)["state"]) == ("created", "dead")

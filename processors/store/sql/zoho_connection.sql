@@ -33,7 +33,8 @@ SELECT refresh_token, access_token, access_token_expires_at, access_token_expire
  CROSS JOIN calls;
 
 -- name: organization_id
-SELECT organization_id FROM zoho_connection;
+-- Of the rows, where there are any: a setting that names another one is refused elsewhere, and kills no delivery.
+SELECT coalesce(mirrored_organization_id, organization_id) AS organization_id FROM zoho_connection;
 
 -- name: lock
 -- The row's lock makes one process refresh while the others wait for what it gets.
