@@ -15,6 +15,7 @@ from processors.store.queries import Queries
 LONGEST_TOKEN_CALL = timedelta(seconds=10)
 """A call to the token endpoint that was not ended after this long belongs to a process that died."""
 
+
 _queries = Queries("zoho_connection.sql")
 
 
@@ -81,6 +82,11 @@ def ciphertexts(stored: Stored) -> dict[str, bytes]:
         "client_secret": stored.client_secret,
     }
     return {name: bytes(ciphertext) for name, ciphertext in kept.items() if ciphertext is not None}
+
+
+def place_of(name: str) -> str:
+    """Return the place that the secret of a column is encrypted for; see `processors.encryption`."""
+    return f"zoho_connection.{name}"
 
 
 def replace_ciphertexts(connection: Connection, anew: Mapping[str, bytes]) -> None:

@@ -259,25 +259,33 @@ def _check_schema(connection: Connection) -> Iterator[Finding]:
 
 
 def _check_keys(settings: Settings, stored: Stored) -> Iterator[Finding]:
-    secrets = {
-        f"the {name.replace('_', ' ')}": ciphertext for name, ciphertext in zoho_connection.ciphertexts(stored).items()
-    }
+    secrets = zoho_connection.ciphertexts(stored)
     keys = [key.get_secret_value() for key in settings.encryption_keys]
     if not keys:
         what = "ENCRYPTION_KEYS is not set, so no credentials of Zoho can be kept"
         yield _KEYS.problem(what, "set it to a Fernet key; docs/quick-start.md says how to make one")
         return
     box, newest = SecretBox(keys), SecretBox(keys[:1])
-    lost = [name for name, ciphertext in secrets.items() if not box.can_decrypt(ciphertext)]
-    old = [name for name, ciphertext in secrets.items() if name not in lost and not newest.can_decrypt(ciphertext)]
+    place_of = zoho_connection.place_of
+    lost = [name for name, ciphertext in secrets.items() if not box.can_decrypt(ciphertext, place_of(name))]
+    kept = {name: ciphertext for name, ciphertext in secrets.items() if name not in lost}
+    old = [name for name, ciphertext in kept.items() if not newest.can_decrypt(ciphertext, place_of(name))]
+    unbound = [name for name, ciphertext in kept.items() if not box.is_current(ciphertext, place_of(name))]
     if lost:
-        what = f"no key of ENCRYPTION_KEYS can read {' and '.join(lost)}"
+        what = f"no key of ENCRYPTION_KEYS can read {_secrets(lost)}"
         yield _KEYS.problem(what, "put the key that wrote it back at the end of the list, or connect Zoho again")
     elif old:
-        what = f"{' and '.join(old)} still needs an older key of ENCRYPTION_KEYS"
+        what = f"{_secrets(old)} still needs an older key of ENCRYPTION_KEYS"
         yield _KEYS.warning(what, "run: python -m processors keys rotate; then the older keys can go")
+    elif unbound:
+        what = f"{_secrets(unbound)} is encrypted as by a former release, and not for its column alone"
+        yield _KEYS.warning(what, "run: python -m processors keys rotate")
     else:
         yield _KEYS.ok("the newest key reads all that is stored" if secrets else "there is one; nothing is stored yet")
+
+
+def _secrets(names: Sequence[str]) -> str:
+    return " and ".join(f"the {name.replace('_', ' ')}" for name in names)
 
 
 # Zoho
@@ -322,7 +330,10 @@ def _of_refused_token(pool: Pool, settings: Settings, http: httpx.Client, error:
     assert box, "the keys were checked before"
     used = hosts.accounts_url(settings, stored)
     if settings.zoho_accounts_url is None:
-        client, refresh_token = token_endpoint.client(settings, stored, box), box.decrypt(stored.refresh_token)
+        client, refresh_token = (
+            token_endpoint.client(settings, stored, box),
+            (box.decrypt(stored.refresh_token, zoho_connection.place_of("refresh_token"))),
+        )
         fits = _data_center_that_fits(http, client, refresh_token, besides=used)
         if fits:
             what = f"the credentials belong to another data centre: {used} refuses them, {fits}'s takes them"

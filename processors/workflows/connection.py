@@ -175,7 +175,7 @@ def keep_client(
             if client_secret:
                 if box is None:
                     raise ConnectionRefused(KEYS_ARE_MISSING)
-                ciphertext = box.encrypt(client_secret)
+                ciphertext = box.encrypt(client_secret, zoho_connection.place_of("client_secret"))
         zoho_connection.keep_client(
             connection, data_center=kept_data_center, client_id=kept_client_id, client_secret=ciphertext
         )

@@ -17,7 +17,7 @@ _log = logs.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """What is stored, by the key that reads it now."""
+    """What is stored, by the key that reads it now; what is not bound to its column is encrypted anew, too."""
 
     encrypted_anew: list[str]
     was_newest: list[str]
@@ -42,10 +42,11 @@ def rotate(pool: Pool, settings: Settings, requester: Requester) -> Rotated:
     with pool.connection() as connection, connection.transaction():
         zoho_connection.lock(connection)
         for name, ciphertext in zoho_connection.ciphertexts(zoho_connection.read(connection)).items():
-            if newest.can_decrypt(ciphertext):
+            place = zoho_connection.place_of(name)
+            if newest.is_current(ciphertext, place):
                 was_newest.append(name)
             else:
-                anew[name] = newest.encrypt(box.decrypt(ciphertext))
+                anew[name] = newest.encrypt(box.decrypt(ciphertext, place), place)
         if anew:
             zoho_connection.replace_ciphertexts(connection, anew)
         audit.note(connection, requester, "keys.rotated", [], {"encrypted_anew": sorted(anew)})

@@ -188,8 +188,8 @@ class Connector:
         granted = answer.get("scope")
         zoho_connection.keep_connection(
             connection,
-            refresh_token=box.encrypt(refresh_token),
-            access_token=box.encrypt(answer["access_token"]),
+            refresh_token=box.encrypt(refresh_token, zoho_connection.place_of("refresh_token")),
+            access_token=box.encrypt(answer["access_token"], zoho_connection.place_of("access_token")),
             good_for=token_endpoint.lifetime(answer),
             api_domain=hosts.api_domain(self._settings, answer.get("api_domain")),
             accounts_url=server,
@@ -229,7 +229,7 @@ class Connector:
         if self._box is None:
             return KEYS_ARE_MISSING
         try:
-            token = self._box.decrypt(refresh_token)
+            token = self._box.decrypt(refresh_token, zoho_connection.place_of("refresh_token"))
             accounts_url = hosts.accounts_url(self._settings, stored)
         except (ConfigurationError, NotConnected) as error:
             return str(error)

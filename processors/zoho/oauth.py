@@ -155,7 +155,7 @@ class TokenSource:
             ]
             zoho_connection.seed(
                 connection,
-                refresh_token=self._box.encrypt(seed.get_secret_value()),
+                refresh_token=self._box.encrypt(seed.get_secret_value(), zoho_connection.place_of("refresh_token")),
                 seed_digest=hashlib.sha256("\n".join(parts).encode()).digest(),
             )
         self._is_seeded = is_ours
@@ -165,7 +165,7 @@ class TokenSource:
     ) -> AccessToken | None:
         if stored.access_token is None or stored.good_for is None or stored.good_for < at_least:
             return None
-        token = self._token(box.decrypt(stored.access_token), stored)
+        token = self._token(box.decrypt(stored.access_token, zoho_connection.place_of("access_token")), stored)
         return None if rejected and token.value == rejected.value else token
 
     def _token(self, value: str, stored: Stored) -> AccessToken:
@@ -196,7 +196,7 @@ class TokenSource:
                     return token
                 message = f"the token endpoint is left alone for a while: {stored.last_error or 'called too often'}"
                 raise TokenThrottled(message, stored.left_alone_for)
-            refresh_token = box.decrypt(stored.refresh_token)
+            refresh_token = box.decrypt(stored.refresh_token, zoho_connection.place_of("refresh_token"))
             answer = token_endpoint.ask(
                 self._pool,
                 connection,
@@ -230,10 +230,12 @@ class TokenSource:
         api_domain = hosts.api_domain(self._settings, answer.get("api_domain")) or former.api_domain
         zoho_connection.keep_tokens(
             connection,
-            access_token=box.encrypt(token),
+            access_token=box.encrypt(token, zoho_connection.place_of("access_token")),
             good_for=token_endpoint.lifetime(answer),
             # Old ones are written anew as well: an hour after a key was added, the keys behind it can go.
-            refresh_token=box.encrypt(token_endpoint.refresh_token(answer) or refresh_token),
+            refresh_token=box.encrypt(
+                token_endpoint.refresh_token(answer) or refresh_token, zoho_connection.place_of("refresh_token")
+            ),
             client_secret=_written_anew(box, former.client_secret),
             api_domain=api_domain,
         )
@@ -243,7 +245,8 @@ class TokenSource:
 
 def _written_anew(box: SecretBox, ciphertext: bytes | None) -> bytes | None:
     try:
-        return box.encrypt(box.decrypt(ciphertext)) if ciphertext else None
+        place = zoho_connection.place_of("client_secret")
+        return box.encrypt(box.decrypt(ciphertext, place), place) if ciphertext else None
     except ConfigurationError:
         # Nobody needs it: the client of the environment is used.
         return ciphertext

@@ -97,7 +97,7 @@ def client(settings: Settings, stored: Stored, box: SecretBox) -> Client:
             "or set ZOHO_CLIENT_ID and ZOHO_CLIENT_SECRET"
         )
         raise NotConnected(message, REFUSED_WAIT)
-    return Client(stored.client_id, box.decrypt(stored.client_secret))
+    return Client(stored.client_id, box.decrypt(stored.client_secret, zoho_connection.place_of("client_secret")))
 
 
 def ask(

@@ -93,7 +93,7 @@ def test_images_are_pinned_to_exact_versions_and_may_be_pinned_by_digest() -> No
 def test_what_heroku_generates_is_a_key() -> None:
     assert json.loads(text("app.json"))["env"]["ENCRYPTION_KEYS"]["generator"] == "secret"
     loaded = Settings.load(environ={"ENCRYPTION_KEYS": "0f" * 32})
-    assert SecretBox([key.get_secret_value() for key in loaded.encryption_keys]).encrypt("x")
+    assert SecretBox([key.get_secret_value() for key in loaded.encryption_keys]).encrypt("x", "a.b")
 
 
 def test_the_reference_is_what_the_code_says() -> None:

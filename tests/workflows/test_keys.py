@@ -18,6 +18,7 @@ from processors.store import zoho_connection
 from processors.store.audit import Requester
 from processors.store.database import Connection, Pool
 from processors.workflows import keys
+from processors.zoho import token_endpoint
 
 ADA = Requester("cli", "ada")
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
@@ -31,13 +32,15 @@ def keep(connection: Connection, key: str = OLD) -> None:
     box = SecretBox([key])
     connection.execute(
         "UPDATE zoho_connection SET refresh_token = %s, access_token = %s, client_secret = %s",
-        (box.encrypt("refresh"), box.encrypt("access"), box.encrypt("secret")),
+        [box.encrypt(secret, zoho_connection.place_of(name)) for name, secret in ALL.items()],
     )
 
 
 def stored(connection: Connection, key: str) -> dict[str, str]:
     found = zoho_connection.ciphertexts(zoho_connection.read(connection))
-    return {name: SecretBox([key]).decrypt(ciphertext) for name, ciphertext in found.items()}
+    return {
+        name: SecretBox([key]).decrypt(ciphertext, zoho_connection.place_of(name)) for name, ciphertext in found.items()
+    }
 
 
 ALL = {"refresh_token": "refresh", "access_token": "access", "client_secret": "secret"}
@@ -55,10 +58,14 @@ def test_all_that_is_stored_is_encrypted_with_the_newest_key(pool: Pool, connect
 
 def test_what_no_key_reads_is_told_and_nothing_is_changed(pool: Pool, connection: Connection) -> None:
     keep(connection)
-    connection.execute("UPDATE zoho_connection SET access_token = %s", (SecretBox([NEW]).encrypt("access"),))
+    connection.execute(
+        "UPDATE zoho_connection SET access_token = %s",
+        (SecretBox([NEW]).encrypt("access", zoho_connection.place_of("access_token")),),
+    )
     with pytest.raises(ConfigurationError, match="put the key that wrote them back"):
         keys.rotate(pool, settings(NEW), ADA)
-    assert SecretBox([OLD]).decrypt(zoho_connection.ciphertexts(zoho_connection.read(connection))["client_secret"])
+    ciphertext = zoho_connection.ciphertexts(zoho_connection.read(connection))["client_secret"]
+    assert SecretBox([OLD]).decrypt(ciphertext, zoho_connection.place_of("client_secret"))
 
 
 def test_a_token_that_is_refreshed_meanwhile_is_not_overwritten(pool: Pool, connection: Connection) -> None:
@@ -68,7 +75,10 @@ def test_a_token_that_is_refreshed_meanwhile_is_not_overwritten(pool: Pool, conn
         zoho_connection.lock(connection)
         thread = threading.Thread(target=keys.rotate, args=(pool, settings(NEW, OLD), ADA))
         thread.start()
-        connection.execute("UPDATE zoho_connection SET access_token = %s", (box.encrypt("a newer one"),))
+        connection.execute(
+            "UPDATE zoho_connection SET access_token = %s",
+            (box.encrypt("a newer one", zoho_connection.place_of("access_token")),),
+        )
     thread.join(20)
     assert stored(connection, NEW) == {**ALL, "access_token": "a newer one"}
 
@@ -92,3 +102,27 @@ def test_the_commands(connection: Connection, database_url: str) -> None:
     Fernet(run("generate").strip())
     assert json.loads(run("rotate", "--json"))["encrypted_anew"] == sorted(ALL)
     assert "already" in run("rotate")
+
+
+def test_what_a_former_release_wrote_is_bound_to_its_column_by_a_rotation(pool: Pool, connection: Connection) -> None:
+    connection.execute(
+        "UPDATE zoho_connection SET refresh_token = %s, access_token = %s, client_secret = %s",
+        [Fernet(OLD).encrypt(secret.encode()) for secret in ALL.values()],
+    )
+    assert stored(connection, OLD) == ALL
+    assert keys.rotate(pool, settings(OLD), ADA).encrypted_anew == sorted(ALL)
+    found = zoho_connection.ciphertexts(zoho_connection.read(connection))
+    box = SecretBox([OLD])
+    readable = {
+        (name, place) for name in found for place in found if box.can_decrypt(found[name], f"zoho_connection.{place}")
+    }
+    assert readable == {(name, name) for name in ALL}
+
+
+def test_a_ciphertext_that_was_moved_to_another_column_is_not_used(connection: Connection) -> None:
+    """Else a writer of the database has the refresh token sent as the client's secret."""
+    keep(connection)
+    connection.execute("UPDATE zoho_connection SET client_secret = refresh_token, client_id = '1000.C'")
+    box = SecretBox([OLD])
+    with pytest.raises(ConfigurationError, match=r"zoho_connection\.client_secret"):
+        token_endpoint.client(settings(OLD), zoho_connection.read(connection), box)
