@@ -79,7 +79,8 @@ class _Peers:
 
     def settled(self, peer: BoundedProtocol) -> None:
         """Remember that it owes nothing now."""
-        self._bytes -= self._held.pop(peer, 0)
+        if held := self._held.pop(peer, 0):
+            self._bytes -= held
 
     def drop_longest(self, reason: str) -> None:
         """Close the connection that has owed for longest."""
@@ -157,8 +158,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self._parting_bytes -= len(data)
             if self._parting_bytes < 0:
                 self.transport.abort()
+            return
+        is_one_piece = len(data) <= _MOST_PIECE and data.find(_END_OF_HEAD, _LEAST_PIECE) < 0
+        if is_one_piece and not (self._unfinished_bytes or self.pipeline or self._unparsed):
+            self._feed(data)
         else:
-            self._parse(self._unparsed + data if self._unparsed else data)
+            self._parse(self._unparsed + data)
+        cycle = self.cycle
+        if cycle is not None and not cycle.more_body and not cycle.response_complete:
+            self._peers.settled(self)
+        else:
+            self._account()
+            # Also after blank lines, and after a piece of a body that nothing waits for any more.
+            if cycle is None or cycle.response_complete:
+                self._await_head()
 
     def pause_writing(self) -> None:
         """Give the peer some time to read what was sent."""
@@ -171,6 +184,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._read_deadline:
             self._read_deadline.cancel()
+            self._read_deadline = None
         self._account()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -212,15 +226,22 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Begin with the next request, or wait for it."""
         super().on_response_complete()
-        if self._is_lost():
+        if self.parser is None:
             return
         if self.transport.is_closing():
             # It is closed when the answer is read.
             if not self._read_deadline:
                 self._read_deadline = self.loop.call_later(READ_SECONDS, self.transport.abort)
-        elif self._unparsed and not self.pipeline:
+            return
+        if self.pipeline:
+            return
+        if self._unparsed:
             self._parse(self._unparsed)
-        self._account()
+            self._account()
+        else:
+            self._peers.owes(self, self._unfinished_bytes)
+        if self._unfinished_bytes:
+            self._await_head()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close at once, also where the peer never read the last answer."""
@@ -239,11 +260,7 @@ class BoundedProtocol(HttpToolsProtocol):
             least = _LEAST_PIECE if self._unfinished_bytes < MOST_HEAD_BYTES // 2 else 0
             end = data.find(_END_OF_HEAD, start + least, start + _MOST_PIECE)
             end = min(start + _MOST_PIECE, len(data)) if end < 0 else end + len(_END_OF_HEAD)
-            piece = data[start:end]
-            self._unfinished_bytes += len(piece)
-            super().data_received(piece)
-            if self._has_too_much():
-                self.send_400_response(_TOO_LARGE)
+            self._feed(data[start:end])
             start = end
         self._unparsed = b"" if self._is_parting else data[start:]
         self.flow.is_full = bool(self._unparsed)
@@ -251,20 +268,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
         elif was_full:
             self.flow.resume_reading()
-        self._account()
-        if not self._head_deadline and (self.cycle is None or self.cycle.response_complete):
-            self._await_head()
 
-    def _is_lost(self) -> bool:
-        # The application may still answer what came before, and nothing must be remembered then.
-        return self.parser is None
+    def _feed(self, piece: bytes) -> None:
+        self._unfinished_bytes += len(piece)
+        super().data_received(piece)
+        if self._has_too_much():
+            self.send_400_response(_TOO_LARGE)
 
     def _has_too_much(self) -> bool:
         return self._unfinished_bytes > MOST_HEAD_BYTES or len(self.headers or ()) > MOST_HEADERS
 
     def _account(self) -> None:
         """Note whether this peer owes something now, and what is held for it."""
-        if self._is_lost():
+        if self.parser is None:
+            # The application still answers what came before the connection was lost: nothing is remembered of it.
             return
         cycle = self.cycle
         if cycle is None or cycle.response_complete or cycle.more_body or self.flow.write_paused:
@@ -274,7 +291,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._peers.settled(self)
 
     def _await_head(self) -> None:
-        self._head_deadline = self.loop.call_later(HEAD_SECONDS, self._give_up)
+        if not self._head_deadline:
+            self._head_deadline = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
         if self._unfinished_bytes:
