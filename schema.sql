@@ -523,6 +523,9 @@ CREATE TABLE zoho_connection (
     -- SHA-256 of the ZOHO_REFRESH_TOKEN, with its client, that was last taken over: a changed setting replaces what
     -- is stored, an unchanged one does not undo a connection made since.
     seed_digest bytea,
+    -- The same of one that was tried, and cannot do the work of the present connection; and why, for people.
+    refused_seed_digest bytea,
+    refused_seed_reason text,
     access_token bytea,
     access_token_expires_at timestamptz,
     api_domain text,                 -- as told with the token

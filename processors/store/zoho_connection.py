@@ -24,6 +24,10 @@ class Stored:
     """The row; durations count from now, by the database's clock. Bytes are ciphertexts."""
 
     refresh_token: bytes | None
+    seed_digest: bytes | None
+    refused_seed_digest: bytes | None
+    refused_seed_reason: str | None
+    """Why the refresh token of the settings was not taken over."""
     access_token: bytes | None
     access_token_expires_at: datetime | None
     good_for: timedelta | None
@@ -56,6 +60,16 @@ class Stored:
 def seed(connection: Connection, *, refresh_token: bytes, seed_digest: bytes) -> None:
     """Take over a refresh token from the settings, unless it was taken over before."""
     connection.execute(_queries.seed, {"refresh_token": refresh_token, "seed_digest": seed_digest})
+
+
+def note_seed(connection: Connection, seed_digest: bytes) -> None:
+    """Keep that the refresh token of the settings is not to be taken over, without a word against it."""
+    connection.execute(_queries.note_seed, {"seed_digest": seed_digest})
+
+
+def note_refused_seed(connection: Connection, seed_digest: bytes | None, reason: str | None) -> None:
+    """Show operators why the refresh token of the settings is not taken over; None: there is none any more."""
+    connection.execute(_queries.note_refused_seed, {"seed_digest": seed_digest, "reason": reason})
 
 
 def take_over_organization(connection: Connection, organization_id: str) -> None:

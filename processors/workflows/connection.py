@@ -19,7 +19,7 @@ from processors.store.database import Connection, Pool
 from processors.store.zoho_connection import Stored
 from processors.zoho import guard, hosts, token_endpoint
 from processors.zoho.client import ZohoClient
-from processors.zoho.connecting import KEYS_ARE_MISSING, SCOPES, SCOPES_WITH_WEBHOOKS, Organisation
+from processors.zoho.connecting import KEYS_ARE_MISSING, SCOPES, SCOPES_WITH_WEBHOOKS, Organisation, not_among
 
 # What can stand in Zoho's forms; blanks and quotation marks come from pasting.
 _PRINTABLE = re.compile(r"[!#-&(-_a-~]{1,200}")
@@ -237,8 +237,8 @@ def authorise_url(pool: Pool, settings: Settings, *, redirect_uri: str, state: s
         ConnectionRefused: no client is known, or what it gets could not be stored.
     """
     with ZohoClient(pool, settings) as zoho:
-        scopes = SCOPES_WITH_WEBHOOKS if with_webhooks else SCOPES
-        return zoho.connector.authorise_url(redirect_uri=redirect_uri, state=state, scopes=scopes)
+        wanted = SCOPES_WITH_WEBHOOKS if with_webhooks else SCOPES
+        return zoho.connector.authorise_url(redirect_uri=redirect_uri, state=state, wanted=wanted)
 
 
 def connect(
@@ -305,7 +305,7 @@ def _choose_if_clear(
             zoho_connection.choose_organization(connection, chosen.organization_id, chosen.name)
     elif wanted and (settings.zoho_organization_id or owner):
         # What is mirrored here stays the organisation's that it was read from.
-        zoho_connection.note_error(connection, _not_among(wanted, found))
+        zoho_connection.note_error(connection, not_among(wanted, found))
     elif len(found) == 1:
         _choose(connection, found[0], requester)
     elif wanted:
@@ -318,11 +318,6 @@ def _choose(connection: Connection, chosen: Organisation, requester: Requester) 
     zoho_connection.choose_organization(connection, chosen.organization_id, chosen.name)
     audit.note(connection, requester, "zoho.organisation_chosen", [chosen.organization_id], {"name": chosen.name})
     _log.info("zoho.organisation_chosen", organization_id=chosen.organization_id, requested_by=str(requester))
-
-
-def _not_among(organization_id: str, found: list[Organisation]) -> str:
-    told = ", ".join(f"{each.organization_id} ({each.name})" for each in found)
-    return f"organisation {organization_id[:30]} is not one of those that this connection reaches: {told}"
 
 
 def organisations(pool: Pool, settings: Settings) -> list[Organisation]:
@@ -349,7 +344,7 @@ def choose_organisation(pool: Pool, settings: Settings, organization_id: str, re
     found = organisations(pool, settings)
     chosen = next((each for each in found if each.organization_id == organization_id), None)
     if chosen is None:
-        raise ConnectionRefused(_not_among(organization_id, found))
+        raise ConnectionRefused(not_among(organization_id, found))
     with _acting, pool.connection() as connection, connection.transaction():
         zoho_connection.lock(connection)
         _choose(connection, chosen, requester)

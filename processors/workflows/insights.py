@@ -73,6 +73,8 @@ class ConnectionStatus:
     obstacle: str | None
     """The cause for which Zoho is not asked at all, and the words for it; see `processors.zoho.guard`."""
     obstacle_reason: str | None
+    refused_seed_reason: str | None
+    """Why `ZOHO_REFRESH_TOKEN` was not taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +308,9 @@ def notices(overview: Overview, requests_per_day: int) -> list[Problem]:
 
 
 def _of_connection(connection: ConnectionStatus) -> Iterator[Problem]:
+    if connection.refused_seed_reason:
+        how = "set one that can do the work of the present connection, or remove it; to do without, disconnect first"
+        yield Problem("zoho.setting_refused", connection.refused_seed_reason, how, "zoho", "check")
     if connection.obstacle:
         what, how = str(connection.obstacle_reason), "work waits meanwhile, and goes on by itself"
         yield Problem(f"zoho.{connection.obstacle}", what, how, "zoho", "check")

@@ -27,9 +27,11 @@ from processors.errors import (
     ZohoUnavailable,
 )
 from processors.settings import Settings
+from processors.store import organization
 from processors.store.api_calls import Purpose
 from processors.store.database import AWAY, Connection, Pool
-from processors.zoho import connecting, guard, listing
+from processors.store.zoho_connection import Stored
+from processors.zoho import connecting, guard, listing, scopes
 from processors.zoho.connecting import Connector, Organisation
 from processors.zoho.items import Fields, item_id_of, read_json
 from processors.zoho.limiter import BREAKING_CODES, Call, Limiter
@@ -56,8 +58,10 @@ class ZohoClient:
     def __init__(self, pool: Pool, settings: Settings, http: httpx.Client | None = None) -> None:
         """Open the HTTP connections lazily; `http` is for tests that answer in Zoho's place."""
         self._http = http or httpx.Client(timeout=_TIMEOUT, headers={"User-Agent": "zoho-mirror"})
-        self._tokens = TokenSource(pool, settings, self._http)
-        self.connector = Connector(pool, settings, self._http)
+        self._pool = pool
+        self._settings = settings
+        self._tokens = TokenSource(pool, settings, self._http, self.lacking)
+        self.connector = Connector(pool, settings, self._http, self.lacking)
         """Makes and ends the connection that all calls go by."""
         self._limiter = Limiter(
             pool,
@@ -194,6 +198,47 @@ class ZohoClient:
         except WorkError:
             return None
         return connecting.read_user(answer) if status == httpx.codes.OK else None
+
+    def lacking(self, token: AccessToken, granted: str | None, present: Stored) -> str | None:
+        """Return what a token lacks to do the work of the present connection; None: nothing.
+
+        `granted` are its scopes, as far as Zoho named them: what it does not name is tried.
+
+        Raises:
+            WorkError: it cannot be tried now.
+        """
+        missing = scopes.missing(granted, present.scopes or connecting.SCOPES) if granted is not None else []
+        if missing:
+            return f"it lacks {', '.join(missing)}"
+        with self._pool.connection() as connection:
+            owner = organization.owner(connection)
+        organization_id = owner or guard.organization_id(self._settings, present)
+        answer = self._tried("/organizations", {}, replace(token, organization_id=None))
+        if isinstance(answer, str):
+            return f"Zoho does not list its organisations ({answer}): it lacks ZohoInventory.settings.READ"
+        found = connecting.read_organisations(answer)
+        if organization_id is None:
+            return None
+        if all(each.organization_id != organization_id for each in found):
+            return connecting.not_among(organization_id, found)
+        params = {"page": "1", "per_page": "1"}
+        answer = self._tried("/items", params, replace(token, organization_id=organization_id))
+        if isinstance(answer, str):
+            return (
+                f"Zoho does not list the items of organisation {organization_id} ({answer}): it lacks "
+                "ZohoInventory.items.READ, or its user the rights"
+            )
+        return None
+
+    def _tried(self, path: str, params: Mapping[str, str], token: AccessToken) -> Mapping[str, Any] | str:
+        """Return Zoho's answer, or the words of its refusal."""
+        status, answer = self._call(path, params, token, run_id=None, read=_object)
+        if _is_unauthorised(status, answer) or status == httpx.codes.FORBIDDEN:
+            return _told(status, answer)
+        try:
+            return _read(path, status, answer) or {}
+        except ZohoRefused:
+            return _told(status, answer)
 
     def refresh_token_now(self, note: Callable[[Connection], None]) -> None:
         """Replace the access token; `note` is called in the transaction that does it.

@@ -6,8 +6,8 @@ the accounts server that the callback names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,8 +20,8 @@ from processors.settings import Settings
 from processors.store import zoho_connection
 from processors.store.database import Connection, Pool
 from processors.store.zoho_connection import Stored
-from processors.zoho import hosts, token_endpoint
-from processors.zoho.oauth import TokenSource
+from processors.zoho import hosts, scopes, token_endpoint
+from processors.zoho.oauth import AccessToken, TokenSource, TryOut
 from processors.zoho.token_endpoint import REFUSED_WAIT, Client, Refusal
 
 SCOPES = "ZohoInventory.items.READ,ZohoInventory.settings.READ"
@@ -74,6 +74,12 @@ def read_organisations(answer: Mapping[str, Any]) -> list[Organisation]:
     ]
 
 
+def not_among(organization_id: str, found: Sequence[Organisation]) -> str:
+    """Say that an organisation is not one of those that were found."""
+    told = ", ".join(f"{each.organization_id} ({each.name})" for each in found)
+    return f"organisation {organization_id[:30]} is not one of those that this connection reaches: {told}"
+
+
 def read_user(answer: Mapping[str, Any]) -> str | None:
     """Read who consented: the address, or else the name."""
     user = answer.get("user")
@@ -87,14 +93,15 @@ def _text(told: object) -> str | None:
 class Connector:
     """Makes and ends the one stored connection."""
 
-    def __init__(self, pool: Pool, settings: Settings, http: httpx.Client) -> None:
-        """Take the client to call the accounts server with."""
+    def __init__(self, pool: Pool, settings: Settings, http: httpx.Client, try_out: TryOut) -> None:
+        """Take the client to call the accounts server with; `try_out` is asked before a connection is replaced."""
         self._pool = pool
+        self._try_out = try_out
         self._settings = settings
         self._http = http
         self._box = token_endpoint.secret_box(settings)
 
-    def authorise_url(self, *, redirect_uri: str, state: str, scopes: str = SCOPES) -> str:
+    def authorise_url(self, *, redirect_uri: str, state: str, wanted: str = SCOPES) -> str:
         """Return the address of the page on which Zoho asks for consent.
 
         Raises:
@@ -107,7 +114,8 @@ class Connector:
             "response_type": "code",
             "client_id": self._client(stored, box).id,
             "redirect_uri": redirect_uri,
-            "scope": scopes,
+            # What a connection can do, the one that replaces it has to be able to do.
+            "scope": scopes.joined(wanted, stored.scopes if stored.refresh_token is not None else None),
             "access_type": "offline",
             "prompt": "consent",
             "state": state,
@@ -125,16 +133,17 @@ class Connector:
     ) -> None:
         """Exchange a code and store what it gives; `note` is called in the transaction that does it.
 
-        A connection that was there stays as it is until the new one is made.
+        A connection that was there stays as it is until the new one was tried out and can do all that it can.
 
         Raises:
-            ConnectionRefused: the accounts server is a stranger's, or it refuses; the text says what to do.
+            ConnectionRefused: the accounts server is a stranger's, or it refuses, or the consent is no replacement for
+                the connection that is there; the text says what to do.
             TokenThrottled: the token endpoint was called often, or says so.
             ZohoUnavailable: the accounts server gave no usable answer.
         """
         box = self._secret_box()
-        # A token of the settings that was not taken over yet would replace the connection later.
-        TokenSource(self._pool, self._settings, self._http).take_over_setting()
+        tokens = self._tokens()
+        tokens.take_over_setting()
         with self._pool.connection() as connection, connection.transaction():
             zoho_connection.lock(connection)
             stored = zoho_connection.read(connection)
@@ -154,10 +163,17 @@ class Connector:
             )
             if isinstance(answer, Refusal):
                 refusal: Refusal | None = answer
+            elif stored.refresh_token is not None and token_endpoint.refresh_token(answer) is not None:
+                refusal = None
             else:
                 refusal = self._keep(connection, box, answer, server, connected_by)
-            if refusal is None:
+            is_kept = refusal is None and stored.refresh_token is None
+            if is_kept:
+                # A token of the settings that was not taken over yet would replace the connection later.
+                tokens.dismiss_setting(connection)
                 note(connection)
+            elif refusal is None:
+                pass
             elif refusal.raises is TokenThrottled:
                 zoho_connection.note_refusal(connection, wait=refusal.wait(stored.refusals), error=refusal.error)
             elif stored.refresh_token is None:
@@ -167,7 +183,54 @@ class Connector:
             # Raised outside the transaction, which has to keep the note.
             _log.warning("zoho.not_connected", error=refusal.error)
             raise _error(refusal, stored)
-        self._revoke_former(stored)
+        if not is_kept:
+            assert isinstance(answer, dict), "anything else is a refusal"
+            self._require_replacement(box, answer, server, stored)
+            with self._pool.connection() as connection, connection.transaction():
+                zoho_connection.lock(connection)
+                stored = zoho_connection.read(connection)
+                self._keep(connection, box, answer, server, connected_by)
+                tokens.dismiss_setting(connection)
+                note(connection)
+            self._revoke_former(stored)
+
+    def _require_replacement(self, box: SecretBox, answer: dict[str, Any], server: str, present: Stored) -> None:
+        """See that what Zoho gave can do the work of the connection that is there.
+
+        Raises:
+            ConnectionRefused: it cannot, or that cannot be found out now; the connection that is there stays.
+        """
+        api_domain = hosts.api_domain(self._settings, answer.get("api_domain"))
+        there = replace(present, accounts_url=server, api_domain=api_domain)
+        token = AccessToken(answer["access_token"], hosts.api_url(self._settings, there), None)
+        try:
+            lacking = self._try_out(token, scopes.read(answer.get("scope")), present)
+        except WorkError as error:
+            reason = f"the new consent could not be tried out, and the present connection stays: {error}"
+            how = "connect again a little later"
+        else:
+            if lacking is None:
+                return
+            reason = f"this consent cannot do the work of the present connection, which stays: {lacking}"
+            how = "consent with a login and with scopes that can; or, to do without, disconnect first"
+        self._revoke_unused(box, answer, server, present)
+        _log.warning("zoho.consent_refused", error=reason)
+        message = f"{reason}; {how}"
+        raise ConnectionRefused(message)
+
+    def _revoke_unused(self, box: SecretBox, answer: dict[str, Any], server: str, present: Stored) -> None:
+        """Let a token that is not kept be good no more: Zoho gives so many, and the oldest ends for one too many."""
+        unused = token_endpoint.refresh_token(answer)
+        place = zoho_connection.place_of("refresh_token")
+        if unused is None or present.refresh_token is None or not box.can_decrypt(present.refresh_token, place):
+            return
+        if unused != box.decrypt(present.refresh_token, place):
+            problem = token_endpoint.revoke(self._http, server, unused)
+            if problem:
+                _log.warning("zoho.unused_token_not_revoked", error=problem)
+
+    def _tokens(self) -> TokenSource:
+        return TokenSource(self._pool, self._settings, self._http, self._try_out)
 
     def _revoke_former(self, former: Stored) -> None:
         """Let the token of the connection that this one replaces be good no more; one of the settings is not ours."""
@@ -185,7 +248,6 @@ class Connector:
         refresh_token = token_endpoint.refresh_token(answer)
         if refresh_token is None:
             return Refusal(_NOT_OFFLINE, REFUSED_WAIT, NotConnected)
-        granted = answer.get("scope")
         zoho_connection.keep_connection(
             connection,
             refresh_token=box.encrypt(refresh_token, zoho_connection.place_of("refresh_token")),
@@ -193,7 +255,7 @@ class Connector:
             good_for=token_endpoint.lifetime(answer),
             api_domain=hosts.api_domain(self._settings, answer.get("api_domain")),
             accounts_url=server,
-            scopes=",".join(granted.replace(",", " ").split()) if isinstance(granted, str) and granted else SCOPES,
+            scopes=scopes.read(answer.get("scope")) or SCOPES,
             connected_by=connected_by,
         )
         return None
@@ -206,8 +268,8 @@ class Connector:
         Raises:
             ConnectionRefused: there is no connection.
         """
-        # A token of the settings that was not taken over yet would connect again.
-        TokenSource(self._pool, self._settings, self._http).take_over_setting()
+        tokens = self._tokens()
+        tokens.take_over_setting()
         with self._pool.connection() as connection, connection.transaction():
             zoho_connection.lock(connection)
             stored = zoho_connection.read(connection)
@@ -216,6 +278,8 @@ class Connector:
                 raise ConnectionRefused(message)
             problem = self._revoke(stored, stored.refresh_token)
             zoho_connection.forget_tokens(connection)
+            # A token of the settings that was not taken over yet would connect again.
+            tokens.dismiss_setting(connection)
             note(connection, problem is None)
         if problem is None:
             return None

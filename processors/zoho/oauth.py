@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -17,16 +18,17 @@ import httpx
 
 from processors import logs
 from processors.encryption import SecretBox
-from processors.errors import ConfigurationError, NotConnected, TokenThrottled
+from processors.errors import ConfigurationError, NotConnected, TokenThrottled, WorkError
 from processors.settings import Settings
 from processors.store import organization, zoho_connection
 from processors.store.database import Connection, Pool
 from processors.store.zoho_connection import Stored
-from processors.zoho import guard, hosts, token_endpoint
-from processors.zoho.token_endpoint import REFUSED_WAIT
+from processors.zoho import guard, hosts, scopes, token_endpoint
+from processors.zoho.token_endpoint import REFUSED_WAIT, Refusal
 
 EXPIRY_BUFFER = timedelta(minutes=5)
 _UNREADABLE_WAIT = timedelta(minutes=1)
+_TRIED_AGAIN_AFTER = timedelta(minutes=5)
 
 _log = logs.get(__name__)
 
@@ -44,12 +46,22 @@ class AccessToken:
     """Whose items the rows are: no other one's may be asked for."""
 
 
+TryOut = Callable[[AccessToken, str | None, Stored], str | None]
+"""Finds out, with calls to Zoho, what a token with these scopes (None: not named) lacks to do the work of the stored
+connection; None: nothing."""
+
+
 class TokenSource:
     """Hands out the access token of the one stored connection."""
 
-    def __init__(self, pool: Pool, settings: Settings, http: httpx.Client) -> None:
-        """Take the client to call the accounts server with; without `ENCRYPTION_KEYS` nothing can be stored."""
+    def __init__(self, pool: Pool, settings: Settings, http: httpx.Client, try_out: TryOut | None = None) -> None:
+        """Take the client to call the accounts server with; without `ENCRYPTION_KEYS` nothing can be stored.
+
+        `try_out` is asked before a token of the settings replaces another connection.
+        """
         self._pool = pool
+        self._try_out = try_out
+        self._try_again_at = 0.0
         self._settings = settings
         self._http = http
         self._box = token_endpoint.secret_box(settings)
@@ -68,6 +80,7 @@ class TokenSource:
         """
         box = self._secret_box()
         try:
+            self._try_setting(box)
             with self._pool.connection() as connection:
                 self._seed(connection)
                 token = self._usable(self._checked(connection), box, rejected, EXPIRY_BUFFER)
@@ -104,7 +117,15 @@ class TokenSource:
         """
         with self._pool.connection() as connection:
             self._seed(connection)
-            self._look(connection)
+            stored = self._look(connection)
+            if self._settings.zoho_refresh_token is None and stored.refused_seed_reason is not None:
+                zoho_connection.note_refused_seed(connection, None, None)
+
+    def dismiss_setting(self, connection: Connection) -> None:
+        """Keep that the refresh token of the settings does not replace what an operator has just done."""
+        digest = self._seed_digest()
+        if digest is not None:
+            zoho_connection.note_seed(connection, digest)
 
     def _checked(self, connection: Connection) -> Stored:
         """Return the row, if secrets may be sent where it leads.
@@ -144,21 +165,97 @@ class TokenSource:
         is_ours = organization_id is None or organization.claim(connection, organization_id) == organization_id
         if organization_id and is_ours:
             zoho_connection.take_over_organization(connection, organization_id)
-        seed = self._settings.zoho_refresh_token
-        if seed and self._box is not None:
-            secret = self._settings.zoho_client_secret
-            # The client is part of it: a corrected client secret must not wait for what the wrong one earned.
-            parts = [
-                seed.get_secret_value(),
-                self._settings.zoho_client_id or "",
-                secret.get_secret_value() if secret else "",
-            ]
-            zoho_connection.seed(
-                connection,
-                refresh_token=self._box.encrypt(seed.get_secret_value(), zoho_connection.place_of("refresh_token")),
-                seed_digest=hashlib.sha256("\n".join(parts).encode()).digest(),
-            )
-        self._is_seeded = is_ours
+        self._is_seeded = self._seed_token(connection) and is_ours
+
+    def _seed_token(self, connection: Connection) -> bool:
+        """Take over the refresh token of the settings, unless it would replace another one; tell whether it is done."""
+        seed, digest = self._settings.zoho_refresh_token, self._seed_digest()
+        if seed is None or digest is None or self._box is None:
+            return True
+        stored = zoho_connection.read(connection)
+        if digest in (stored.seed_digest, stored.refused_seed_digest):
+            return True
+        present = self._present(stored, self._box)
+        if present == seed.get_secret_value():
+            zoho_connection.note_seed(connection, digest)
+        elif present is None or self._try_out is None:
+            self._keep_seed(connection, self._box, seed.get_secret_value(), digest)
+        else:
+            return False
+        return True
+
+    def _keep_seed(self, connection: Connection, box: SecretBox, seed: str, digest: bytes) -> None:
+        place = zoho_connection.place_of("refresh_token")
+        zoho_connection.seed(connection, refresh_token=box.encrypt(seed, place), seed_digest=digest)
+
+    def _seed_digest(self) -> bytes | None:
+        seed, secret = self._settings.zoho_refresh_token, self._settings.zoho_client_secret
+        if seed is None:
+            return None
+        # The client is part of it: a corrected client secret must not wait for what the wrong one earned.
+        parts = [
+            seed.get_secret_value(),
+            self._settings.zoho_client_id or "",
+            secret.get_secret_value() if secret else "",
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).digest()
+
+    @staticmethod
+    def _present(stored: Stored, box: SecretBox) -> str | None:
+        """Return the refresh token that works now, as far as is known; one that no key reads does not."""
+        place = zoho_connection.place_of("refresh_token")
+        if stored.refresh_token is None or not box.can_decrypt(stored.refresh_token, place):
+            return None
+        return box.decrypt(stored.refresh_token, place)
+
+    def _try_setting(self, box: SecretBox) -> None:
+        """Let a changed refresh token of the settings replace the stored one, if it can do the work of that.
+
+        What is stored goes on meanwhile, and where the trial gives no answer, which is tried again later.
+        """
+        seed, digest = self._settings.zoho_refresh_token, self._seed_digest()
+        if self._is_seeded or seed is None or digest is None or self._try_out is None:
+            return
+        with self._refreshing, self._pool.connection() as connection:
+            self._seed(connection)
+            if self._is_seeded or time.monotonic() < self._try_again_at:
+                return
+            self._try_again_at = time.monotonic() + _TRIED_AGAIN_AFTER.total_seconds()
+            with connection.transaction():
+                zoho_connection.lock(connection)
+                stored = zoho_connection.read(connection)
+                if digest in (stored.seed_digest, stored.refused_seed_digest) or stored.often_called_for > timedelta():
+                    return
+                # It says nothing of where it is from: that is what the settings say.
+                bare = replace(stored, accounts_url=None, api_domain=None)
+                form = {"grant_type": "refresh_token", "refresh_token": seed.get_secret_value()}
+                client = token_endpoint.client(self._settings, stored, box)
+                url = hosts.accounts_url(self._settings, bare)
+                answer = token_endpoint.ask(self._pool, connection, self._http, url, client, form)
+            try:
+                lacking = self._lacking(answer, bare, stored)
+            except WorkError as error:
+                _log.warning("setting.not_tried", error=str(error))
+                return
+            with connection.transaction():
+                zoho_connection.lock(connection)
+                if lacking is None:
+                    self._keep_seed(connection, box, seed.get_secret_value(), digest)
+                else:
+                    reason = f"ZOHO_REFRESH_TOKEN was not taken over, and the former connection goes on: {lacking}"
+                    zoho_connection.note_refused_seed(connection, digest, reason)
+                    _log.error("setting.refused", reason=lacking)
+            self._is_seeded = True
+
+    def _lacking(self, answer: dict[str, Any] | Refusal, bare: Stored, present: Stored) -> str | None:
+        assert self._try_out is not None
+        if isinstance(answer, Refusal):
+            if answer.raises is NotConnected:
+                return answer.error
+            raise answer.as_error(answer.wait(0))
+        api_domain = hosts.api_domain(self._settings, answer.get("api_domain"))
+        token = self._token(answer["access_token"], replace(bare, api_domain=api_domain))
+        return self._try_out(token, scopes.read(answer.get("scope")), present)
 
     def _usable(
         self, stored: Stored, box: SecretBox, rejected: AccessToken | None, at_least: timedelta

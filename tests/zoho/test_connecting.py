@@ -62,6 +62,7 @@ class Zoho:
         self.user = router.get(path="/inventory/v1/users/me").respond(
             json={"code": 0, "user": {"name": "Ada", "email": "ada@shop.example"}}
         )
+        self.items = router.get(path="/inventory/v1/items").respond(json={"code": 0, "items": []})
         self.item = router.get(path="/inventory/v1/items/7").respond(json={"code": 0, "item": {"item_id": "7"}})
 
     @property
@@ -455,7 +456,8 @@ def test_what_is_mirrored_stays_the_organisations_that_it_was_read_from(
     connection.execute("INSERT INTO products (zoho_item_id, name) VALUES ('1', 'Mug')")
     with pytest.raises(ConnectionRefused, match="the products here are those of organisation 60011"):
         connecting.choose_organisation(pool, settings(), "60022", ADA)
-    # Nor does a consent of somebody else, who reaches only another one, replace it.
+    # Nor does a consent of somebody else, who reaches only another one, take its place after a disconnect.
+    connecting.disconnect(pool, settings(), ADA)
     zoho.organisations.respond(json={"code": 0, "organizations": [{"organization_id": "60022", "name": "Outlet"}]})
     _connect(pool, settings())
     detail = _detail(pool, settings())
@@ -506,6 +508,7 @@ def test_a_consent_of_somebody_else_does_not_keep_an_organisation_out_of_reach(p
     _connect(pool, settings())
     others = {"code": 0, "organizations": [{"organization_id": "1", "name": "A"}, {"organization_id": "2"}]}
     zoho.organisations.respond(json=others)
+    connecting.disconnect(pool, settings(), ADA)
     _connect(pool, settings())
     assert _detail(pool, settings()).organization_id is None
 

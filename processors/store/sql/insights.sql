@@ -84,7 +84,7 @@ SELECT kind AS route, count(*) AS count
 -- name: connection
 SELECT refresh_token IS NOT NULL AS has_refresh_token,
        organization_id IS NOT NULL OR connected_at IS NULL AS has_organization, access_token_expires_at, refreshed_at,
-       last_error, obstacle, obstacle_reason
+       last_error, obstacle, obstacle_reason, refused_seed_reason
   FROM zoho_connection;
 
 -- name: freshness

@@ -4,10 +4,20 @@
 -- Take over a refresh token from the settings, once: a connection made since then is not undone by a restart.
 UPDATE zoho_connection
    SET refresh_token = %(refresh_token)s, seed_digest = %(seed_digest)s, access_token = NULL,
+       refused_seed_digest = NULL, refused_seed_reason = NULL,
        access_token_expires_at = NULL, api_domain = NULL, refusals = 0, refresh_allowed_at = 'epoch',
        last_error = NULL,
        accounts_url = NULL, scopes = NULL, connected_as = NULL, connected_at = NULL, connected_by = NULL
  WHERE seed_digest IS DISTINCT FROM %(seed_digest)s;
+
+-- name: note_seed
+-- The settings' token needs no taking over: it is the stored one, or a connection was made, or ended, since.
+UPDATE zoho_connection
+   SET seed_digest = %(seed_digest)s, refused_seed_digest = NULL, refused_seed_reason = NULL,
+       refusals = 0, refresh_allowed_at = 'epoch', last_error = NULL;
+
+-- name: note_refused_seed
+UPDATE zoho_connection SET refused_seed_digest = %(seed_digest)s, refused_seed_reason = %(reason)s;
 
 -- name: take_over_organization
 -- The organisation of the settings, for processes and statements that know the row only.
@@ -22,7 +32,7 @@ WITH calls AS (
                     (SELECT ends_at FROM token_calls ORDER BY ends_at DESC OFFSET 8 LIMIT 1) + '10 minutes')
                AS allowed_at
 )
-SELECT refresh_token, access_token, access_token_expires_at, access_token_expires_at - clock_timestamp() AS good_for,
+SELECT refresh_token, seed_digest, refused_seed_digest, refused_seed_reason, access_token, access_token_expires_at, access_token_expires_at - clock_timestamp() AS good_for,
        refreshed_at, api_domain, refusals, last_error,
        greatest(refresh_allowed_at, calls.allowed_at) AS refresh_allowed_at,
        greatest(refresh_allowed_at, calls.allowed_at) - clock_timestamp() AS left_alone_for,
