@@ -579,7 +579,11 @@ CREATE TABLE api_calls (
     run_id bigint,                   -- the reconciliation run that made it
     is_running boolean NOT NULL DEFAULT true,
     status integer,                  -- HTTP; null: no answer
-    code integer                     -- Zoho's own
+    code integer,                    -- Zoho's own
+    -- What the answer says, and of what (processors/zoho/answers.py): ids of items, or the path of a list. Null: the call
+    -- is none of the mirror's own work, or was admitted by a release that did not note it.
+    verdict text,
+    about text[]
 );
 
 CREATE INDEX api_calls_ends_at ON api_calls (ends_at);
@@ -589,7 +593,16 @@ CREATE TABLE api_gate (
     singleton boolean PRIMARY KEY DEFAULT true CONSTRAINT api_gate_singleton CHECK (singleton),
     closed_until timestamptz NOT NULL DEFAULT 'epoch',
     strikes integer NOT NULL DEFAULT 0,  -- closings in a row, without a good answer between
-    reason text
+    reason text,
+    -- 'quota', 'installation' (Zoho refuses whatever is asked) or 'unusable' (it says nothing that can be read);
+    -- null: it stands open, or a release that knew quotas only closed it.
+    cause text,
+    closed_since timestamptz,        -- of the first strike
+    closed_at timestamptz NOT NULL DEFAULT 'epoch',  -- of the last
+    -- Of a closing for the installation: which connection was refused, its organisation, and those it reaches.
+    connection text,
+    organization_id text,
+    organizations text
 );
 
 INSERT INTO api_gate DEFAULT VALUES;

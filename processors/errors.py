@@ -19,13 +19,15 @@ MirrorError
     ├── MustWait          not now, and not the work's fault: tried again, no failure counted
     │   ├── NotConnected        no usable credentials; an operator connects Zoho
     │   ├── TokenThrottled      the token endpoint is being left alone
-    │   ├── NotAuthorised       Zoho accepts the token but not the call
-    │   └── BudgetSpent         minute, day or concurrency used up, or the breaker is open
+    │   ├── NotAuthorised       Zoho refuses this installation: its organisation, subscription or rights
+    │   ├── ZohoAway            Zoho said nothing usable several times in a row, whoever asked
+    │   └── BudgetSpent         minute, day or concurrency used up, by this mirror's account or by Zoho's
     ├── TransientError    tried again with growing delays, then dead
     │   ├── ZohoUnavailable     no answer, a server error, or an answer that is not JSON
+    │   ├── RefusalUnexplained  Zoho refuses, and nobody knows yet whether for the item's sake
     │   └── WrittenByOthers     a run was beaten to its rows again and again
     └── PermanentError    dead at once
-        ├── ZohoRefused         Zoho says the request itself is wrong
+        ├── ZohoRefused         Zoho refuses this request, and does answer others
         ├── OtherOrganisation   a delivery names another organisation than the connected one
         ├── ItemUnusable        even Zoho's own answer lacks what a product needs
         └── ListUntrustworthy   what Zoho's list showed cannot be all there is
@@ -127,11 +129,15 @@ class TokenThrottled(MustWait):
 
 
 class NotAuthorised(MustWait):
-    """Zoho answered 401 even with a fresh token: missing scope, wrong organisation or wrong data centre."""
+    """Zoho refuses whatever is asked: wrong organisation, no subscription, missing scope, wrong data centre."""
+
+
+class ZohoAway(MustWait):
+    """Zoho's answers could not be read several times in a row; it is asked again now and then."""
 
 
 class BudgetSpent(MustWait):
-    """No call may be made now: minute, day or concurrency is used up, or the breaker is open."""
+    """No call may be made now: minute, day or concurrency is used up, or Zoho says so and the breaker is open."""
 
 
 class TransientError(WorkError):
@@ -140,6 +146,10 @@ class TransientError(WorkError):
 
 class ZohoUnavailable(TransientError):
     """Zoho gave no answer, a server error, or something that is not its JSON."""
+
+
+class RefusalUnexplained(TransientError):
+    """Zoho refused in a way that is in no table, for the first time; the next one shows whether for the item's sake."""
 
 
 class WrittenByOthers(TransientError):
@@ -151,7 +161,7 @@ class PermanentError(WorkError):
 
 
 class ZohoRefused(PermanentError):
-    """Zoho says that the request itself is wrong."""
+    """Zoho refuses this very request: it was seen to answer others, or this is none of the mirror's own work."""
 
 
 class OtherOrganisation(PermanentError):

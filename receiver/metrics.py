@@ -57,9 +57,16 @@ class _Snapshot(Collector):
         )
         yield _gauge(
             "api_breaker_open_seconds",
-            "How long no call to Zoho will be made, because Zoho refused one; 0 when calls may be made",
+            "How long no call to Zoho will be made, because of what it answered; 0 when calls may be made",
             [],
             [((), usage.closed_for.total_seconds())],
+        )
+        causes = dict.fromkeys(problem.cause for problem in insights.problems(seen))
+        yield _gauge(
+            "problem",
+            "1 for each kind of problem that needs a person; `status` says what it is",
+            ["cause"],
+            (((cause,), 1.0) for cause in causes),
         )
         yield _gauge(
             "zoho_connected",

@@ -57,7 +57,7 @@ _WEBHOOKS = {
     "dead": "dead: nothing came, though there was something to deliver",
 }
 # A run goes on by itself after these are mended; nobody should wait for that in a terminal.
-_NEEDS_A_PERSON = frozenset({"NotConnected", "NotAuthorised"})
+_NEEDS_A_PERSON = frozenset({"NotConnected", "NotAuthorised", "ZohoAway"})
 _STATE_COLOURS = {"complete": "green", "running": "cyan", "partial": "yellow", "held": "magenta", "failed": "red"}
 
 

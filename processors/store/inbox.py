@@ -260,6 +260,11 @@ def put_off(connection: Connection, event_ids: Sequence[int], reason: MustWait) 
     return cursor.rowcount
 
 
+def hurry_fetches(connection: Connection, error_classes: Sequence[str]) -> None:
+    """Let events that wait for what these errors say be taken now: it is over."""
+    connection.execute(_queries.hurry_fetches, {"error_classes": list(error_classes)})
+
+
 def take_due(
     connection: Connection, *, needs_fetch: bool, grace: timedelta, patience: timedelta, most: int
 ) -> list[int]:

@@ -180,6 +180,11 @@ def newest_without_deliveries(connection: Connection) -> Run | None:
     return _run(connection.execute(_queries.newest_without_deliveries).fetchone())
 
 
+def hurry_waiting(connection: Connection, error_classes: Sequence[str]) -> None:
+    """Let runs that wait for what these errors say be taken up now: it is over."""
+    connection.execute(_queries.hurry_waiting_runs, {"error_classes": list(error_classes)})
+
+
 def hurry(connection: Connection, run_id: int) -> Run | None:
     """Let a run that waits for an operator be taken up at once; None: it does not."""
     return _run(connection.execute(_queries.hurry_run, {"run_id": run_id}).fetchone())

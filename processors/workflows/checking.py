@@ -31,7 +31,7 @@ from processors.store.shapes import SeenShape
 from processors.store.zoho_connection import Stored
 from processors.workflows import insights
 from processors.workflows.insights import Problem
-from processors.zoho import guard, hosts, payloads, signatures, token_endpoint
+from processors.zoho import connecting, guard, hosts, payloads, signatures, token_endpoint
 from processors.zoho.client import ZohoClient
 from processors.zoho.connecting import SCOPES, Organisation
 from processors.zoho.token_endpoint import Client, Refusal
@@ -46,7 +46,7 @@ _LOOKED_AT = 10
 _HTTP_TIMEOUT = httpx.Timeout(10, connect=5)
 _ROUTES = ("/webhooks/zoho/items", "/webhooks/zoho/items/deleted")
 # Of the problems that `status` knows, those that come of how this is set up.
-_OF_SET_UP = ("worker.", "clock.", "webhooks.")
+_OF_SET_UP = ("worker.", "clock.", "webhooks.", "events.waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +292,7 @@ def _secrets(names: Sequence[str]) -> str:
 
 
 def _check_zoho(pool: Pool, settings: Settings, now: Callable[[], datetime]) -> Iterator[Finding]:
-    with httpx.Client(timeout=_HTTP_TIMEOUT) as http, ZohoClient(pool, settings) as zoho:
+    with httpx.Client(timeout=_HTTP_TIMEOUT) as http, ZohoClient(pool, settings, is_persons=True) as zoho:
         with pool.connection() as connection:
             obstacle = guard.find_now(connection, settings, zoho_connection.read(connection))
         if obstacle:
@@ -315,7 +315,11 @@ def _check_zoho(pool: Pool, settings: Settings, now: Callable[[], datetime]) -> 
         yield from _check_clock(settings, stored, http, now)
         yield from _check_calls(zoho, settings, stored)
     with pool.connection() as connection:
-        yield _budget(insights.overview(connection), settings)
+        overview = insights.overview(connection)
+    for problem in insights.problems(overview):
+        if problem.cause == insights.BREAKER_IS_OPEN:
+            yield _ZOHO.problem(problem.what, problem.do)
+    yield _budget(overview, settings)
 
 
 def _of_refused_token(pool: Pool, settings: Settings, http: httpx.Client, error: NotConnected) -> Finding:
@@ -378,12 +382,12 @@ def _check_calls(zoho: ZohoClient, settings: Settings, stored: Stored) -> Iterat
         organization_id = settings.zoho_organization_id or stored.organization_id
         if organization_id is None:
             yield _ZOHO.problem(
-                f"no organisation is chosen; there are {_listed(found)}",
+                f"no organisation is chosen; there are {connecting.listed(found)}",
                 "choose one in the console, or set ZOHO_ORGANIZATION_ID",
             )
             return
         if all(each.organization_id != organization_id for each in found):
-            what = f"organisation {organization_id} is none of this account's, which are {_listed(found)}"
+            what = f"organisation {organization_id} is none of this account's, which are {connecting.listed(found)}"
             yield _ZOHO.problem(what, "set ZOHO_ORGANIZATION_ID to one of them, or connect with another account")
             return
         zoho.item_page(page=1, per_page=_LOOKED_AT, sort_column="created_time", run_id=None)
@@ -394,6 +398,10 @@ def _check_calls(zoho: ZohoClient, settings: Settings, stored: Stored) -> Iterat
             and f"ZohoInventory.{area}.READ" in stored.scopes.split(",")
         ):
             yield _ZOHO.problem(str(error), "check the data centre and the user's rights in Zoho Inventory")
+            return
+        if not _reason(error).startswith("401") and "code 57" not in str(error):
+            how = "look at the subscription and at the user's rights in Zoho, and at what stands between here and Zoho"
+            yield _ZOHO.problem(str(error), how)
             return
         what = f"the connection lacks the scope ZohoInventory.{area}.READ ({_reason(error)})"
         how = f"connect Zoho again with the scopes {SCOPES}"
@@ -410,12 +418,8 @@ def _check_calls(zoho: ZohoClient, settings: Settings, stored: Stored) -> Iterat
 
 
 def _reason(error: Exception) -> str:
-    told = re.search(r"\((\d.*)\)", str(error))
+    told = re.search(r"answered (\d.*)\)", str(error))
     return told[1] if told else str(error)
-
-
-def _listed(found: Sequence[Organisation]) -> str:
-    return ", ".join(f"{each.organization_id} ({each.name})" for each in found)
 
 
 def _budget(overview: insights.Overview, settings: Settings) -> Finding:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from processors import field_table
 from processors.store import alerts, api_calls, drift, runs, shapes, timetable
-from processors.store.api_calls import Usage
+from processors.store.api_calls import Breaker, Usage
 from processors.store.database import Connection, only_row
 from processors.store.drift import DriftCount, Repair
 from processors.store.products import NOT_DRIFT, Cause, Changes, Source
@@ -78,6 +78,33 @@ class ConnectionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Events that have waited for more than a minute for one thing that is not theirs."""
+
+    error_class: str
+    count: int
+    age: timedelta
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLong:
+    """Events that one worker has had for more than a minute."""
+
+    worker: str | None
+    count: int
+    age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Untaken:
+    """Events that were due for more than a minute, in which nothing was finished."""
+
+    count: int
+    age: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class LaneFreshness:
     """One row of the view `freshness`: from the modification in Zoho to its being visible here, over the last day."""
 
@@ -117,13 +144,18 @@ class Overview:
     """Dead events that an operator took for settled; they are counted in `events` all the same."""
     oldest_unfinished_age: timedelta | None
     api_usage: Usage
+    breaker: Breaker | None
+    """Why Zoho is not asked, where it is not."""
     connection: ConnectionStatus
+    waiting: list[Waiting]
+    held_long: list[HeldLong]
+    untaken: Untaken | None
     processes: dict[str, Alive]
     """By role."""
     freshness: list[LaneFreshness]
     reconciliation: Reconciliation
     refused: list[RefusedShare]
-    """Signatures that were absent or wrong, where that is what most deliveries are."""
+    """What most deliveries were refused for, where most of them were refused."""
     lost_keys: list[LostKey]
     """Mapped keys that deliveries had, and have no more."""
     alerts_undelivered: tuple[datetime, str] | None
@@ -151,7 +183,11 @@ def overview(connection: Connection) -> Overview:
             discarded=only_row(connection.execute(_queries.discarded))["count"],
             oldest_unfinished_age=only_row(connection.execute(_queries.oldest_unfinished))["age"],
             api_usage=api_calls.usage(connection),
+            breaker=api_calls.breaker(connection),
             connection=ConnectionStatus(**only_row(connection.execute(_queries.connection))),
+            waiting=[Waiting(**row) for row in connection.execute(_queries.waiting)],
+            held_long=[HeldLong(**row) for row in connection.execute(_queries.held_long)],
+            untaken=_untaken(connection),
             processes=timetable.alive(connection),
             freshness=[LaneFreshness(**row) for row in connection.execute(_queries.freshness)],
             reconciliation=_reconciliation(connection),
@@ -196,8 +232,13 @@ def lost_keys(connection: Connection) -> list[LostKey]:
     return shapes.lost_keys(connection, field_table.EXPECTED, least=_FEWEST_LOOKED_AT)
 
 
+def _untaken(connection: Connection) -> Untaken | None:
+    row = connection.execute(_queries.untaken).fetchone()
+    return Untaken(**row) if row else None
+
+
 def _refused(connection: Connection) -> list[RefusedShare]:
-    counts = [count for count in rejections_lately(connection) if count.reason.startswith("signature_")]
+    counts = [count for count in rejections_lately(connection) if count.reason in _REFUSED]
     if sum(count.count for count in counts) < _FEWEST_REFUSED:
         return []
     delivered = {row["route"]: row["count"] for row in connection.execute(_queries.delivered_lately)}
@@ -248,12 +289,16 @@ class Problem:
     """In a shell."""
 
 
+BREAKER_IS_OPEN = "zoho.closed"
+"""The one cause for all that keeps Zoho from being asked, with a connection that could."""
+
+_NOT_BY_ITSELF = ("NotAuthorised", "NotConnected", "ZohoAway")
 # Twice a day's distance: one missed night is an hour's matter, two are a fault.
 _FULL_RUN_OVERDUE = timedelta(hours=49)
 _FIRST_FULL_RUN_OVERDUE = timedelta(hours=6)
 _EVENTS_OVERDUE = timedelta(minutes=10)
 # A minute's limit is over sooner than that.
-_QUOTA_CLOSED_FOR_LONG = timedelta(minutes=20)
+_QUOTA_CLOSED_FOR_LONG = timedelta(seconds=90)
 # So often in a row a message to people failed before it is worth a word on the screen.
 _ALERT_FAILURES = 3
 # Strangers try addresses, too: only where most of what comes is refused is it Zoho's form that is wrong.
@@ -273,18 +318,46 @@ _REFUSED = {
         "carry a signature that fits no secret of ZOHO_WEBHOOK_SECRETS",
         "paste the newest secret into Zoho's webhook anew; look at proxies that change bodies",
     ),
+    "content_type": (
+        "are of a type that is not taken, and not signed",
+        "in Zoho's webhook choose the default payload, or JSON, and secure it with the secret of ZOHO_WEBHOOK_SECRETS",
+    ),
+    "size": (
+        "are larger than WEBHOOK_MAX_BYTES",
+        "let Zoho's webhook send the default payload, or raise WEBHOOK_MAX_BYTES",
+    ),
+    "network": (
+        "come from outside WEBHOOK_ALLOWED_NETWORKS",
+        "correct WEBHOOK_ALLOWED_NETWORKS, or TRUSTED_PROXIES, which says whose address counts",
+    ),
+    "slow": (
+        "did not arrive within the time that a body may take",
+        "look at proxies in front of web, and at the way to it",
+    ),
+    "busy": (
+        "found no room: they come faster than they can be stored",
+        "start more web processes; look at Postgres",
+    ),
 }
 
 
 def problems(overview: Overview) -> list[Problem]:
     """Return what needs a person, the gravest first; nothing, where the system helps itself."""
+    of_zoho = [*_of_connection(overview.connection), *_of_breaker(overview.breaker)]
     return [
-        *_of_connection(overview.connection),
+        *of_zoho,
         *_of_processes(overview),
         *_of_deliveries(overview),
-        *_of_runs(overview.reconciliation, overview.now),
+        # Whatever waits for Zoho is told of once.
+        *([] if of_zoho else _of_what_waits(overview)),
+        *_of_runs(overview.reconciliation, overview.now, is_zoho_told_of=bool(of_zoho)),
         *_of_alerts(overview.alerts_undelivered),
     ]
+
+
+def of_breaker(connection: Connection) -> list[Problem]:
+    """Return why Zoho is not asked, if that needs a person."""
+    return list(_of_breaker(api_calls.breaker(connection)))
 
 
 def notices(overview: Overview, requests_per_day: int) -> list[Problem]:
@@ -298,10 +371,8 @@ def notices(overview: Overview, requests_per_day: int) -> list[Problem]:
         how = "the products are right again; its drift report says why they were not"
         found.append(Problem("drift", what, how, _page(full), f"runs show {full.id}"))
     usage = overview.api_usage
-    is_closed_for_long = usage.closed_for > _QUOTA_CLOSED_FOR_LONG
-    if usage.day >= requests_per_day or is_closed_for_long:
-        reason = f" ({usage.closed_because})" if is_closed_for_long and usage.closed_because else ""
-        what = f"the day's quota is used up: {usage.day:,} of {requests_per_day:,} calls{reason}"
+    if usage.day >= requests_per_day:
+        what = f"the day's quota is used up: {usage.day:,} of {requests_per_day:,} calls"
         how = "nothing is fetched until some are a day old; raise ZOHO_REQUESTS_PER_DAY if the plan allows more"
         found.append(Problem("quota.exhausted", what, how, "zoho"))
     return found
@@ -329,9 +400,66 @@ def _of_connection(connection: ConnectionStatus) -> Iterator[Problem]:
         yield Problem("zoho.no_organisation", "no organisation is chosen", how, "zoho")
 
 
+def _of_breaker(breaker: Breaker | None) -> Iterator[Problem]:
+    """Say why Zoho is not asked. It goes on by itself, so what is to be done is to remove the cause."""
+    if breaker is None:
+        return
+    since = f"since {breaker.since:%Y-%m-%d %H:%M:%S} UTC"
+    goes_on = "nothing is lost: work waits, and goes on by itself"
+    match breaker.cause:
+        case "installation":
+            what = f"Zoho refuses whatever is asked, {since}: {breaker.reason}"
+            if breaker.organization_id:
+                what += f"; the organisation is {breaker.organization_id}"
+            how = "look at the subscription, at the user's rights in Zoho, and at the scopes of the connection"
+            if breaker.organizations:
+                what += f", and this login reaches {breaker.organizations}"
+                if breaker.organization_id and breaker.organization_id not in breaker.organizations:
+                    how = "set ZOHO_ORGANIZATION_ID to one that is reached, or connect with the login of this one"
+            yield Problem(BREAKER_IS_OPEN, what, f"{how}; {goes_on}", "zoho", "check")
+        case "unusable":
+            what = f"Zoho says nothing that can be used, {since}: {breaker.reason}"
+            how = f"look at Zoho's status page, and at ZOHO_API_URL and the way out of this network; {goes_on}"
+            yield Problem(BREAKER_IS_OPEN, what, how, "zoho", "check")
+        case "quota":
+            # A minute's limit is no matter for a person.
+            if breaker.closed_for and breaker.age + breaker.closed_for > _QUOTA_CLOSED_FOR_LONG:
+                what = f"Zoho's quota is used up, {since}: {breaker.reason}"
+                how = f"find out what else calls Zoho; raise its plan, or lower ZOHO_REQUESTS_PER_DAY to it; {goes_on}"
+                yield Problem(BREAKER_IS_OPEN, what, how, "zoho")
+
+
+def _of_what_waits(overview: Overview) -> Iterator[Problem]:
+    for waiting in overview.waiting:
+        what = f"{_counted(waiting.count)} for Zoho for more than a minute: {waiting.error}"
+        yield Problem("events.waiting", what, "see docs/operations.md, Parts that are away", "zoho", "check")
+
+
+def _of_work(overview: Overview) -> Iterator[Problem]:
+    """Name work that somebody has, or should have, and that does not go on."""
+    for held in overview.held_long:
+        what = f"{held.worker or 'a worker'} has had {held.count:,} events for {_minutes(held.age)}: it stands still"
+        yield Problem("worker.frozen", what, "restart it; what it holds is taken over then", "", "events")
+    untaken = overview.untaken
+    # Without a worker it is plain why.
+    if untaken and "worker" in overview.processes and not overview.held_long:
+        what = f"{_counted(untaken.count)} for a worker, the first for {_minutes(untaken.age)}, and nothing is finished"
+        yield Problem("worker.frozen", what, "restart the workers, and look at their log", "", "events")
+
+
+def _counted(count: int) -> str:
+    return "1 event waits" if count == 1 else f"{count:,} events wait"
+
+
+def _minutes(age: timedelta) -> str:
+    minutes = int(age.total_seconds() // 60)
+    return "more than a minute" if minutes <= 1 else f"{minutes:,} minutes"
+
+
 def _of_processes(overview: Overview) -> Iterator[Problem]:
     if "worker" not in overview.processes:
         yield Problem("worker.missing", "no worker is alive", "start one", "", "python -m processors worker")
+    yield from _of_work(overview)
     # A scheduler that starts runs by the command line stands in for a clock.
     newest = max(overview.reconciliation.newest, key=lambda run: run.id, default=None)
     is_scheduled = newest and newest.trigger == "cli" and overview.now - newest.started_at < _FULL_RUN_OVERDUE
@@ -365,14 +493,14 @@ def _of_deliveries(overview: Overview) -> Iterator[Problem]:
         yield Problem("events.overdue", what, how, "events/list?state=recorded", "events --state recorded")
 
 
-def _of_runs(seen: Reconciliation, now: datetime) -> Iterator[Problem]:
+def _of_runs(seen: Reconciliation, now: datetime, *, is_zoho_told_of: bool) -> Iterator[Problem]:
     if seen.held:
         held = seen.held.id
         how = "if they were deleted there, confirm; if not, discard"
         command = f"runs confirm-deletes {held}, or runs discard-deletes {held}"
         yield Problem("run.held", f"run {held} is held: {seen.held.error}", how, _page(seen.held), command)
     for run in seen.newest:
-        if run.state == "running" and run.error_class in ("NotAuthorised", "NotConnected"):
+        if run.state == "running" and run.error_class in _NOT_BY_ITSELF and not is_zoho_told_of:
             what = f"run {run.id} ({run.kind}) waits: {run.error}"
             yield Problem("run.waiting", what, "see docs/operations.md, Parts that are away", _page(run))
         if run.state in ("partial", "failed") and run.error_class:

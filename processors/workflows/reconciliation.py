@@ -257,7 +257,6 @@ class Reconciler:
 
     def _check(self, run: Run, *, is_suspect: bool, together: int, goes_on: Callable[[], bool]) -> bool:
         """Ask Zoho for what is in doubt, more at once while all of them are there; False: not all of it yet."""
-        was_passed_over = False
         while goes_on():
             with self.pool.connection() as connection:
                 checks = runs.next_checks(connection, run, is_suspect=is_suspect, most=together)
@@ -265,14 +264,10 @@ class Reconciler:
                 return True
             try:
                 together = self._ask_for(run, checks)
-                was_passed_over = False
             except ZohoRefused as error:
-                if was_passed_over:
-                    # Not for one item's sake: what is refused twice in a row is refused for all.
-                    raise
+                # Zoho gives others: what is refused to all of them is no `ZohoRefused`.
                 if len(checks) == 1:
                     self._pass_over(run, checks[0], error)
-                    was_passed_over = True
                 together = max(1, len(checks) // 2)
         return False
 

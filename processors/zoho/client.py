@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
@@ -22,19 +21,21 @@ from processors.errors import (
     BudgetSpent,
     NotAuthorised,
     NotConnected,
+    RefusalUnexplained,
     WorkError,
+    ZohoAway,
     ZohoRefused,
     ZohoUnavailable,
 )
 from processors.settings import Settings
-from processors.store import organization
+from processors.store import api_calls, organization
 from processors.store.api_calls import Purpose
 from processors.store.database import AWAY, Connection, Pool
 from processors.store.zoho_connection import Stored
-from processors.zoho import connecting, guard, listing, scopes
+from processors.zoho import answers, connecting, guard, listing, scopes
 from processors.zoho.connecting import Connector, Organisation
 from processors.zoho.items import Fields, item_id_of, read_json
-from processors.zoho.limiter import BREAKING_CODES, Call, Limiter
+from processors.zoho.limiter import Call, Limiter
 from processors.zoho.listing import ListedPage
 from processors.zoho.oauth import AccessToken, TokenSource
 
@@ -45,20 +46,56 @@ SettingsKind = Literal["webhooks", "workflows"]
 _TIMEOUT = httpx.Timeout(20, connect=5)
 # Longer than this a thread does not sleep for the quota: the work is put off instead.
 _PATIENCE = timedelta(seconds=3)
-_NO_SUCH_RECORD = frozenset({5, 1002})
 _UNAUTHORISED_WAIT = timedelta(minutes=5)
 _UNCHOSEN_WAIT = timedelta(seconds=15)
-_UNAUTHORISED = frozenset({14, 57})
-_SUCCESS = 0
+_LIST = "/items"
+
+
+def _object(content: bytes) -> Mapping[str, Any] | None:
+    try:
+        answer = read_json(content)
+    except BodyUnreadable:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked of Zoho."""
+
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    run_id: int | None = None
+    about: Sequence[str] | None = None
+    """What the mirror's own work asks for; None: what is called says nothing of that work."""
+    holds: tuple[str, type] | None = None
+    """The key that a success has, and the type of its value."""
+    read: Callable[[bytes], Mapping[str, Any] | None] = _object
+    method: str = "GET"
+    fields: Mapping[str, Any] | None = None
+    """A body to send."""
+    is_persons: bool = False
+
+
+def _about_item(item_id: str, run_id: int | None) -> _Question:
+    # A lone ".." would be a step up in the address.
+    quoted = quote(item_id, safe="").replace(".", "%2E")
+    return _Question(f"/items/{quoted}", run_id=run_id, about=[item_id], holds=("item", dict))
 
 
 class ZohoClient:
     """The calls that this mirror makes. Thread-safe; one for each process."""
 
-    def __init__(self, pool: Pool, settings: Settings, http: httpx.Client | None = None) -> None:
-        """Open the HTTP connections lazily; `http` is for tests that answer in Zoho's place."""
-        self._http = http or httpx.Client(timeout=_TIMEOUT, headers={"User-Agent": "zoho-mirror"})
+    def __init__(
+        self, pool: Pool, settings: Settings, http: httpx.Client | None = None, *, is_persons: bool = False
+    ) -> None:
+        """Open the HTTP connections lazily; `http` is for tests that answer in Zoho's place.
+
+        `is_persons`: somebody waits to see what Zoho says now, and only its quota may keep it from being asked.
+        """
         self._pool = pool
+        self._is_persons = is_persons
+        self._http = http or httpx.Client(timeout=_TIMEOUT, headers={"User-Agent": "zoho-mirror"})
         self._settings = settings
         self._tokens = TokenSource(pool, settings, self._http, self.lacking)
         self.connector = Connector(pool, settings, self._http, self.lacking)
@@ -86,16 +123,8 @@ class ZohoClient:
         Raises:
             WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
         """
-        # A lone ".." would be a step up in the address.
-        quoted = quote(item_id, safe="").replace(".", "%2E")
-        answer = self._request(f"/items/{quoted}", {}, run_id=run_id)
-        if answer is None:
-            return None
-        item = answer.get("item")
-        if not isinstance(item, dict):
-            message = f"Zoho's answer for item {item_id} has no item"
-            raise ZohoUnavailable(message)
-        return item
+        answer = self._ask(_about_item(item_id, run_id))
+        return None if answer is None else answer["item"]
 
     def items_by_id(self, item_ids: Sequence[str], *, run_id: int) -> dict[str, Fields] | None:
         """Return several items with one call, or None where Zoho answers 404: one of them is gone, not said which.
@@ -105,13 +134,11 @@ class ZohoClient:
         Raises:
             WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
         """
-        answer = self._request("/itemdetails", {"item_ids": ",".join(item_ids)}, run_id=run_id)
+        params = {"item_ids": ",".join(item_ids)}
+        answer = self._ask(_Question("/itemdetails", params, run_id, about=item_ids, holds=("items", list)))
         if answer is None:
             return None
-        found = answer.get("items")
-        if not isinstance(found, list):
-            message = f"Zoho's answer for {len(item_ids)} items has no items"
-            raise ZohoUnavailable(message)
+        found = answer["items"]
         by_id = {item_id_of(item.get("item_id")): item for item in found if isinstance(item, dict)}
         return {item_id: by_id[item_id] for item_id in item_ids if item_id in by_id}
 
@@ -142,7 +169,7 @@ class ZohoClient:
         }
         if modified_since is not None:
             params["last_modified_time"] = modified_since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S%z")
-        answer = self._request("/items", params, run_id=run_id, read=listing.read_envelope)
+        answer = self._ask(_Question(_LIST, params, run_id, about=[_LIST], read=listing.read_envelope))
         found = answer and listing.read_page(answer, per_page=per_page)
         if not found:
             message = f"Zoho's answer for page {page} of the items has no items"
@@ -155,7 +182,7 @@ class ZohoClient:
         Raises:
             WorkError: see `processors.errors`; the branch says whether to wait, try again or give up.
         """
-        answer = self._request("/organizations", {}, run_id=None, is_of_organisation=False)
+        answer = self._ask(_Question("/organizations"), is_of_organisation=False)
         found = connecting.read_organisations(answer or {})
         if not found:
             message = "Zoho's answer holds no organisation"
@@ -168,7 +195,7 @@ class ZohoClient:
         Raises:
             WorkError: see `processors.errors`; Zoho may not know this call at all.
         """
-        answer = self._request(f"/settings/{kind}", {}, run_id=None)
+        answer = self._ask(_Question(f"/settings/{kind}"))
         found = answer and answer.get(kind)
         if not isinstance(found, list):
             message = f"Zoho's answer for /settings/{kind} holds no {kind}"
@@ -183,7 +210,7 @@ class ZohoClient:
         Raises:
             WorkError: see `processors.errors`; Zoho may not know this call at all.
         """
-        answer = self._request(f"/settings/{path}", {}, run_id=None, method=method, fields=fields)
+        answer = self._ask(_Question(f"/settings/{path}", method=method, fields=fields))
         if answer is None:
             message = f"Zoho has no /settings/{path}"
             raise ZohoRefused(message)
@@ -194,10 +221,10 @@ class ZohoClient:
         try:
             token = replace(self._tokens.access_token(), organization_id=organization_id)
             # Once: a refusal is not worth another token.
-            status, answer = self._call("/users/me", {}, token, run_id=None, read=_object)
+            call, answer = self._call(_Question("/users/me"), token)
         except WorkError:
             return None
-        return connecting.read_user(answer) if status == httpx.codes.OK else None
+        return connecting.read_user(answer) if call.verdict == "good" else None
 
     def lacking(self, token: AccessToken, granted: str | None, present: Stored) -> str | None:
         """Return what a token lacks to do the work of the present connection; None: nothing.
@@ -232,13 +259,13 @@ class ZohoClient:
 
     def _tried(self, path: str, params: Mapping[str, str], token: AccessToken) -> Mapping[str, Any] | str:
         """Return Zoho's answer, or the words of its refusal."""
-        status, answer = self._call(path, params, token, run_id=None, read=_object)
-        if _is_unauthorised(status, answer) or status == httpx.codes.FORBIDDEN:
-            return _told(status, answer)
-        try:
-            return _read(path, status, answer) or {}
-        except ZohoRefused:
-            return _told(status, answer)
+        question = _Question(path, params, is_persons=True)
+        call, answer = self._call(question, token)
+        if call.verdict in ("good", "gone"):
+            return answer if call.verdict == "good" else {}
+        if call.verdict in ("unauthorised", "installation", "refused"):
+            return answers.told(call.status or 0, answer)
+        raise self._of_failure(question, call, token)
 
     def refresh_token_now(self, note: Callable[[Connection], None]) -> None:
         """Replace the access token; `note` is called in the transaction that does it.
@@ -248,17 +275,8 @@ class ZohoClient:
         """
         self._tokens.refresh_now(note)
 
-    def _request(
-        self,
-        path: str,
-        params: Mapping[str, str],
-        *,
-        run_id: int | None,
-        read: Callable[[bytes], Mapping[str, Any] | None] | None = None,
-        is_of_organisation: bool = True,
-        method: str = "GET",
-        fields: Mapping[str, Any] | None = None,
-    ) -> Mapping[str, Any] | None:
+    def _ask(self, question: _Question, *, is_of_organisation: bool = True) -> Mapping[str, Any] | None:
+        """Return the body of a success, None for a record that is not there, or raise."""
         token = self._tokens.access_token()
         if not is_of_organisation:
             token = replace(token, organization_id=None)
@@ -268,99 +286,135 @@ class ZohoClient:
         elif token.organization_id != token.mirrored_organization_id:
             message = guard.other_organisation(token.organization_id, str(token.mirrored_organization_id))
             raise NotConnected(message, guard.LOOKED_AGAIN_AFTER)
-        call = partial(self._call, path, params, run_id=run_id, read=read or _object, method=method, fields=fields)
-        status, answer = call(token)
-        if _is_unauthorised(status, answer):
+        call, answer = self._call(question, token)
+        if call.verdict == "unauthorised":
             # Code 14 or 57. Either may mean an old token; the second answer tells.
             token = replace(self._tokens.access_token(rejected=token), organization_id=token.organization_id)
-            status, answer = call(token)
-        if _is_unauthorised(status, answer) or status == httpx.codes.FORBIDDEN:
-            # Zoho documents no 403; a firewall or an allow-list in between answers so, and not because of the item.
-            message = (
-                f"Zoho does not authorise {path} ({_told(status, answer)}): "
-                "check ZOHO_ORGANIZATION_ID, ZOHO_DATA_CENTER and the scopes of the connection"
-            )
-            raise NotAuthorised(message, _UNAUTHORISED_WAIT)
-        return _read(path, status, answer)
+            call, answer = self._call(question, token, is_token_fresh=True)
+        if call.verdict in ("good", "gone"):
+            return answer if call.verdict == "good" else None
+        raise self._of_failure(question, call, token)
+
+    def _of_failure(self, question: _Question, call: Call, token: AccessToken) -> WorkError:
+        message = call.reason or "Zoho gave no usable answer"
+        match call.verdict:
+            case "refused":
+                return self._of_refusal(question, call, token)
+            case "quota":
+                return BudgetSpent(f"Zoho's quota is used up: {message}", call.retry_after or timedelta(minutes=1))
+            case "installation":
+                if call.closed_by:
+                    self._tell_organisations()
+                return NotAuthorised(_refused_for_all(call), call.retry_after or _UNAUTHORISED_WAIT)
+            case _ if call.closed_by and call.retry_after:
+                text = f"Zoho said nothing usable several times in a row; the last time: {message}"
+                return ZohoAway(text, call.retry_after)
+            case _:
+                return ZohoUnavailable(message)
+
+    def _of_refusal(self, question: _Question, call: Call, token: AccessToken) -> WorkError:
+        """Return what a refusal that is in no table means: it is the installation's until others are seen to be given.
+
+        What is refused twice in a row is refused for all, unless an item that Zoho gave once is given now.
+        """
+        message = call.reason or "Zoho refused"
+        if call.about is None:
+            return ZohoRefused(message)
+        with self._pool.connection() as connection:
+            standing = api_calls.standing(connection, call.id, call.about)
+            control = None
+            if standing.is_second and not standing.is_its_own:
+                control = api_calls.live_item(connection, besides=call.about)
+        if standing.is_its_own:
+            return ZohoRefused(message)
+        if not standing.is_second or (control is None and not standing.is_of_others):
+            return RefusalUnexplained(message)
+        if control is not None:
+            shown, _ = self._call(_about_item(control, question.run_id), token)
+            if shown.verdict in ("good", "gone"):
+                return ZohoRefused(message)
+            if shown.verdict != "refused":
+                return RefusalUnexplained(message)
+        if self._is_persons:
+            return NotAuthorised(_refused_for_all(call), _UNAUTHORISED_WAIT)
+        error = self._limiter.refuse_all(call)
+        self._tell_organisations()
+        return error
+
+    def _tell_organisations(self) -> None:
+        """Keep which organisations this login reaches, once for each closing: often one of them is what was meant."""
+        with self._pool.connection() as connection:
+            if not api_calls.claim_organizations(connection):
+                return
+        with contextlib.suppress(WorkError):
+            token = replace(self._tokens.access_token(), organization_id=None)
+            call, answer = self._call(_Question("/organizations", is_persons=True), token)
+            found = connecting.read_organisations(answer) if call.verdict == "good" else []
+            if found:
+                with self._pool.connection() as connection:
+                    api_calls.keep_organizations(connection, connecting.listed(found))
 
     def _call(
-        self,
-        path: str,
-        params: Mapping[str, str],
-        token: AccessToken,
-        *,
-        run_id: int | None,
-        read: Callable[[bytes], Mapping[str, Any] | None],
-        method: str = "GET",
-        fields: Mapping[str, Any] | None = None,
-    ) -> tuple[int, Mapping[str, Any]]:
+        self, question: _Question, token: AccessToken, *, is_token_fresh: bool = False
+    ) -> tuple[Call, Mapping[str, Any]]:
+        """Make one call, and let all processes know what its answer says."""
+        path, about = question.path, question.about
         organisation = {} if token.organization_id is None else {"organization_id": token.organization_id}
-        purpose: Purpose = "item" if run_id is None else "sweep"
-        with self._limiter.call(purpose, patience=_PATIENCE, run_id=run_id) as call:
+        purpose: Purpose = "item" if question.run_id is None else "sweep"
+        admitted = self._limiter.call(
+            purpose,
+            patience=_PATIENCE,
+            run_id=question.run_id,
+            by=token.connection,
+            organization_id=token.organization_id,
+            about=about,
+            is_persons=question.is_persons or self._is_persons,
+        )
+        with admitted as call:
             try:
                 response = self._http.request(
-                    method,
+                    question.method,
                     f"{token.api_url}{API_PATH}{path}",
-                    params={**params, **organisation},
+                    params={**question.params, **organisation},
                     headers={"Authorization": f"Zoho-oauthtoken {token.value}"},
-                    json=fields,
+                    json=question.fields,
                 )
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                message = f"no answer from Zoho for {path}: {error!r}"
-                raise ZohoUnavailable(message) from error
+                call.verdict, call.reason = "unusable", f"no answer from Zoho for {path}: {error!r}"
+                return call, {}
             call.status = response.status_code
             call.retry_after = _retry_after(response)
-            answer = read(response.content)
-            call.code = _code(answer or {})
-        _raise_if_closed(call)
-        if answer is None and response.status_code not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            message = f"Zoho answered {response.status_code} for {path} with something that is no JSON object"
-            raise ZohoUnavailable(message)
-        return response.status_code, answer or {}
+            answer = question.read(response.content)
+            call.code = answers.code_of(answer or {})
+            call.verdict = answers.judge(response.status_code, answer, response.content)
+            call.reason = f"Zoho answered {answers.told(response.status_code, answer or {})} for {path}"
+            if answer is None:
+                call.reason = (
+                    f"Zoho answered {response.status_code} for {path} with something that is no JSON object: "
+                    f"{_beginning(response)!r}"
+                )
+            if about == [_LIST] and call.verdict == "gone":
+                # That a list does not exist says nothing of any item.
+                call.verdict = "unusable"
+            key, kind = question.holds or ("", object)
+            if call.verdict == "good" and not isinstance((answer or {}).get(key), kind):
+                call.verdict, call.reason = "unusable", f"Zoho's answer for {path} has no {key}"
+            if call.verdict == "unauthorised" and is_token_fresh:
+                call.verdict = "installation"
+        return call, answer or {}
 
 
-def _object(content: bytes) -> Mapping[str, Any] | None:
-    try:
-        answer = read_json(content)
-    except BodyUnreadable:
-        return None
-    return answer if isinstance(answer, dict) else None
+def _refused_for_all(call: Call) -> str:
+    return (
+        f"Zoho refuses this installation ({call.reason}): check ZOHO_ORGANIZATION_ID, ZOHO_DATA_CENTER, the "
+        "subscription and the scopes of the connection"
+    )
 
 
-def _is_unauthorised(status: int, answer: Mapping[str, Any]) -> bool:
-    # Integrators saw the codes with 401; nobody documents the pair.
-    return status == httpx.codes.UNAUTHORIZED or _code(answer) in _UNAUTHORISED
-
-
-def _raise_if_closed(call: Call) -> None:
-    if call.code in BREAKING_CODES or call.status == httpx.codes.TOO_MANY_REQUESTS:
-        message = f"Zoho's quota is used up: it answered {call.status} with code {call.code}"
-        raise BudgetSpent(message, call.retry_after or timedelta(minutes=1))
-
-
-def _read(path: str, status: int, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the body of a success, None for a record that is not there, or raise."""
-    code = _code(answer)
-    if code in _NO_SUCH_RECORD and status in (httpx.codes.NOT_FOUND, httpx.codes.OK, httpx.codes.BAD_REQUEST):
-        return None
-    if status in (httpx.codes.OK, httpx.codes.CREATED) and code in (_SUCCESS, None):
-        return answer
-    message = f"Zoho answered {_told(status, answer)} for {path}"
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in (httpx.codes.OK, httpx.codes.NOT_FOUND):
-        # A 404 without Zoho's own code is a wrong address or a proxy, and says nothing about the record.
-        raise ZohoUnavailable(message)
-    raise ZohoRefused(message)
-
-
-def _code(answer: Mapping[str, Any]) -> int | None:
-    code = answer.get("code")
-    if isinstance(code, str) and re.fullmatch(r"\d{1,9}", code):
-        return int(code)
-    return code if isinstance(code, int) and abs(code) < 2**31 else None
-
-
-def _told(status: int, answer: Mapping[str, Any]) -> str:
-    return f"{status}, code {_code(answer)}, {str(answer.get('message', ''))[:200]!r}"
+def _beginning(response: httpx.Response) -> str:
+    """Return the first words of a page for people, without its markup."""
+    text = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", response.text[:5000], flags=re.DOTALL | re.IGNORECASE)
+    return " ".join(text.split())[:100]
 
 
 def _retry_after(response: httpx.Response) -> timedelta | None:

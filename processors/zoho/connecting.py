@@ -74,10 +74,14 @@ def read_organisations(answer: Mapping[str, Any]) -> list[Organisation]:
     ]
 
 
+def listed(found: Sequence[Organisation]) -> str:
+    """Return organisations in words."""
+    return ", ".join(f"{each.organization_id} ({each.name})" for each in found)
+
+
 def not_among(organization_id: str, found: Sequence[Organisation]) -> str:
     """Say that an organisation is not one of those that were found."""
-    told = ", ".join(f"{each.organization_id} ({each.name})" for each in found)
-    return f"organisation {organization_id[:30]} is not one of those that this connection reaches: {told}"
+    return f"organisation {organization_id[:30]} is not one of those that this connection reaches: {listed(found)}"
 
 
 def read_user(answer: Mapping[str, Any]) -> str | None:

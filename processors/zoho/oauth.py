@@ -44,6 +44,8 @@ class AccessToken:
     """None: nobody has chosen one yet."""
     mirrored_organization_id: str | None = None
     """Whose items the rows are: no other one's may be asked for."""
+    connection: str = ""
+    """Another one where address, organisation or consent are others: what Zoho refused to one says nothing of it."""
 
 
 TryOut = Callable[[AccessToken, str | None, Stored], str | None]
@@ -268,7 +270,9 @@ class TokenSource:
     def _token(self, value: str, stored: Stored) -> AccessToken:
         organization_id = guard.organization_id(self._settings, stored)
         api_url = hosts.api_url(self._settings, stored)
-        return AccessToken(value, api_url, organization_id, stored.mirrored_organization_id)
+        parts = (api_url, organization_id, stored.connected_at, bytes(stored.seed_digest or b""))
+        connection = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        return AccessToken(value, api_url, organization_id, stored.mirrored_organization_id, connection)
 
     def _refresh(
         self,

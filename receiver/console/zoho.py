@@ -49,6 +49,7 @@ class ZohoConnection(Page):
             data_centers=get_args(DataCenter),
             callback_url=_callback_url(request),
             usage=await self.console.read(api_calls.usage),
+            problems=await self.console.read(insights.of_breaker),
             settings=self.console.settings,
         )
 

@@ -264,7 +264,7 @@ class Shop(Scene):
         return {row["zoho_item_id"] for row in rows if row["zoho_item_id"] in self.catalogue}
 
     def buried(self) -> int:
-        return len(self.execute("SELECT FROM products WHERE deleted_at IS NOT NULL"))
+        return len(self.execute("SELECT zoho_item_id FROM products WHERE deleted_at IS NOT NULL"))
 
     def is_right_or_honest(self, run: Run) -> bool:
         """Tell whether a run is complete and the mirror right, or the run says why not; nobody is buried alive."""

@@ -21,6 +21,7 @@ from processors.store.database import Connection, encode_json
 from processors.store.runs import Run
 from processors.workflows import insights, operations
 from processors.zoho import listing
+from processors.zoho.client import _Question
 from simulator import Fault
 from tests.workflows.runs_scene import LIST, SECOND, Publisher, Shop
 
@@ -873,7 +874,7 @@ def test_a_list_whose_pages_never_meet_is_given_up(shop: Shop) -> None:
         return said
 
     for page in (1, 2, 3):
-        envelope = shop.client._request("/items", {"page": f"{page}", "sort_column": "created_time"}, run_id=None)
+        envelope = shop.client._ask(_Question("/items", {"page": f"{page}", "sort_column": "created_time"}))
         assert envelope is not None
         whole += envelope["items"]
     shop.line.answers = count_by_200

@@ -13,7 +13,7 @@ from processors.store.database import Pool
 from processors.zoho.client import ZohoClient
 from processors.zoho.oauth import TokenSource
 from simulator import Catalogue, Limits, Zoho, serve
-from tests.zoho.support import TOKEN_URL, answering, settings
+from tests.zoho.support import API, TOKEN_URL, answering, settings
 
 
 @pytest.fixture
@@ -21,6 +21,10 @@ def router() -> respx.MockRouter:
     """Answers in Zoho's place; the accounts server gives a token unless a test says otherwise."""
     router = respx.MockRouter(assert_all_called=False)
     router.post(TOKEN_URL, name="token").respond(json={"access_token": "1000.first", "expires_in": 3600})
+    reached = [{"organization_id": "60001", "name": "Shop"}, {"organization_id": "60002", "name": "Other"}]
+    router.get(url__startswith=f"{API}/inventory/v1/organizations", name="organizations").respond(
+        json={"code": 0, "organizations": reached}
+    )
     return router
 
 

@@ -63,9 +63,18 @@ def let_pass(connection: Connection, time: timedelta) -> None:
         "UPDATE token_calls SET ends_at = ends_at - %(time)s::interval",
         """UPDATE api_calls SET started_at = started_at - %(time)s::interval,
                                 ends_at = ends_at - %(time)s::interval""",
-        "UPDATE api_gate SET closed_until = closed_until - %(time)s::interval",
+        """UPDATE api_gate SET closed_until = closed_until - %(time)s::interval,
+                               closed_since = closed_since - %(time)s::interval,
+                               closed_at = closed_at - %(time)s::interval""",
     ):
         connection.execute(statement, {"time": time})
+
+
+def forget_answers(connection: Connection) -> None:
+    """Let nothing be known of earlier calls, and the breaker stand as in the beginning."""
+    connection.execute("DELETE FROM api_calls")
+    connection.execute("DELETE FROM api_gate")
+    connection.execute("INSERT INTO api_gate DEFAULT VALUES")
 
 
 def expire_token(connection: Connection) -> None:

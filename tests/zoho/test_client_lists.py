@@ -11,13 +11,13 @@ import httpx
 import pytest
 import respx
 
-from processors.errors import BudgetSpent, NotAuthorised, WorkError, ZohoRefused, ZohoUnavailable
+from processors.errors import BudgetSpent, NotAuthorised, RefusalUnexplained, WorkError, ZohoUnavailable
 from processors.store.database import Connection, Pool, Row
 from processors.zoho.client import ZohoClient
 from processors.zoho.items import Fields
 from processors.zoho.listing import ListedPage
 from simulator import ORGANIZATION_ID, Zoho
-from tests.zoho.support import API, let_pass, settings
+from tests.zoho.support import API, forget_answers, let_pass, settings
 
 ITEMS = f"{API}/inventory/v1/items"
 DETAILS = f"{API}/inventory/v1/itemdetails"
@@ -183,9 +183,9 @@ ANSWERS = [
     (200, 1000, ZohoUnavailable),
     (500, 1000, ZohoUnavailable),
     (502, None, ZohoUnavailable),
-    (400, 2, ZohoRefused),
-    (400, 1001, ZohoRefused),
-    (405, 37, ZohoRefused),
+    (400, 2, RefusalUnexplained),
+    (400, 1001, RefusalUnexplained),
+    (405, 37, RefusalUnexplained),
     (403, 1, NotAuthorised),
     (429, 44, BudgetSpent),
     (429, 45, BudgetSpent),
@@ -211,7 +211,7 @@ def test_status_and_code_together_decide_what_is_raised(
         with pytest.raises(WorkError) as caught:
             call(client)
         raised.append((status, code, type(caught.value)))
-        connection.execute("UPDATE api_gate SET closed_until = 'epoch', strikes = 0, reason = NULL")
+        forget_answers(connection)
     assert raised == ANSWERS
     assert route.call_count == len(ANSWERS)
 
@@ -225,7 +225,11 @@ def test_a_list_that_does_not_exist_says_nothing_of_any_item(client: ZohoClient,
 
 @pytest.mark.parametrize(("url", "call"), CALLS)
 def test_what_is_no_answer_of_zohos_says_nothing_of_the_items(
-    client: ZohoClient, router: respx.MockRouter, url: str, call: Callable[[ZohoClient], object]
+    client: ZohoClient,
+    connection: Connection,
+    router: respx.MockRouter,
+    url: str,
+    call: Callable[[ZohoClient], object],
 ) -> None:
     answers: list[httpx.Response | Exception] = [
         httpx.Response(200, content=b'{"code":0,"items":[{"item_id":"41'),
@@ -245,6 +249,7 @@ def test_what_is_no_answer_of_zohos_says_nothing_of_the_items(
     for _ in answers:
         with pytest.raises(ZohoUnavailable):
             call(client)
+        forget_answers(connection)
     assert route.call_count == len(answers)
 
 

@@ -185,6 +185,15 @@ UPDATE events
    AND needs_fetch
    AND claimable_at <= now();
 
+-- name: hurry_fetches
+-- Zoho answers again: what waited for that need not wait for the time that it was told.
+UPDATE events
+   SET claimable_at = now()
+ WHERE state = 'recorded'
+   AND needs_fetch
+   AND claimable_at > now()
+   AND error_class = ANY(%(error_classes)s);
+
 -- name: take_due
 -- The relay: events that were recorded but not queued, whose message was lost, whose lease lapsed, or whose next try
 -- has come. A lapsed lease needs no grace: no message is on its way for it. Marking them keeps two relays from handing over the same event, and one from doing so too often.

@@ -50,6 +50,36 @@ SELECT min(received_at) AS received_at, now() - min(received_at) AS age
   FROM events
  WHERE state IN ('recorded', 'queued', 'processing');
 
+-- name: waiting
+-- Events that could not be worked on for a minute, for a reason that is not theirs and does not pass by itself.
+SELECT error_class, count(*) AS count, now() - min(received_at) AS age, max(error) AS error
+  FROM events
+ WHERE state IN ('recorded', 'queued', 'processing')
+   AND needs_fetch
+   AND received_at < now() - interval '1 minute'
+   AND error_class IN ('NotAuthorised', 'NotConnected', 'TokenThrottled', 'ZohoAway')
+ GROUP BY error_class
+ ORDER BY count DESC;
+
+-- name: held_long
+-- What a worker has had for longer than any of its work takes: it keeps the lease and does nothing, or stands still.
+SELECT claimed_by AS worker, count(*) AS count, now() - min(claimed_at) AS age
+  FROM events
+ WHERE state = 'processing'
+   AND claimed_at < now() - interval '1 minute'
+ GROUP BY claimed_by
+ ORDER BY min(claimed_at);
+
+-- name: untaken
+-- What has been due for a minute in which nothing at all was finished. A backlog is no fault while it becomes less.
+SELECT count(*) AS count, now() - min(claimable_at) AS age
+  FROM events
+ WHERE state IN ('recorded', 'queued', 'processing')
+   AND claimable_at < now() - interval '1 minute'
+   AND NOT EXISTS (SELECT FROM events AS finished
+                    WHERE finished.state = 'processed' AND finished.processed_at > now() - interval '1 minute')
+HAVING count(*) > 0;
+
 -- name: lag
 -- From receipt to applied, in seconds, over what was finished lately.
 SELECT count(*) AS count,

@@ -75,8 +75,14 @@ SELECT EXISTS (SELECT FROM reconciliation_runs WHERE kind = 'full' AND state = '
 -- An operator has mended what a run waits for.
 UPDATE reconciliation_runs
    SET claimable_at = least(claimable_at, now()), published_at = NULL, error_class = NULL, error = NULL
- WHERE id = %(run_id)s AND state = 'running' AND error_class IN ('NotConnected', 'NotAuthorised')
+ WHERE id = %(run_id)s AND state = 'running' AND error_class IN ('NotConnected', 'NotAuthorised', 'ZohoAway')
 RETURNING *;
+
+-- name: hurry_waiting_runs
+-- Zoho answers again: what waited for that need not wait for the time that it was told.
+UPDATE reconciliation_runs
+   SET claimable_at = now(), published_at = NULL
+ WHERE state = 'running' AND claimable_at > now() AND error_class = ANY(%(error_classes)s);
 
 -- name: claim_run
 -- Take a run for one lease; a claim is counted, and the count fences whoever had it before.
