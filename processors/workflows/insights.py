@@ -438,7 +438,8 @@ def _of_what_waits(overview: Overview) -> Iterator[Problem]:
 def _of_work(overview: Overview) -> Iterator[Problem]:
     """Name work that somebody has, or should have, and that does not go on."""
     for held in overview.held_long:
-        what = f"{held.worker or 'a worker'} has had {held.count:,} events for {_minutes(held.age)}: it stands still"
+        events = "1 event" if held.count == 1 else f"{held.count:,} events"
+        what = f"{held.worker or 'a worker'} has had {events} for {_minutes(held.age)}: it stands still"
         yield Problem("worker.frozen", what, "restart it; what it holds is taken over then", "", "events")
     untaken = overview.untaken
     # Without a worker it is plain why.

@@ -198,3 +198,82 @@ def test_a_missed_second_night_leads_to_the_full_runs(well: Connection) -> None:
     ((what, page),) = problems(well)
     assert what.startswith("no full run was complete since ")
     assert page == "runs/list?kind=full"
+
+
+# What keeps work from being done
+
+
+def waits(connection: Connection, error_class: str, *, ago: timedelta) -> None:
+    connection.execute(
+        """INSERT INTO events (item_id, needs_fetch, error_class, error, received_at, claimable_at)
+           VALUES ('1', true, %s, 'why', now() - %s::interval, now() + interval '5 minutes')""",
+        (error_class, ago),
+    )
+
+
+@pytest.mark.parametrize("error_class", ["NotAuthorised", "NotConnected", "TokenThrottled", "ZohoAway"])
+def test_events_that_wait_for_zoho_for_a_minute_are_told(well: Connection, error_class: str) -> None:
+    waits(well, error_class, ago=timedelta(seconds=50))
+    assert problems(well) == []
+    waits(well, error_class, ago=timedelta(seconds=70))
+    assert problems(well) == [("1 event waits for Zoho for more than a minute: why", "zoho")]
+
+
+@pytest.mark.parametrize("error_class", ["ZohoUnavailable", "BudgetSpent", "RefusalUnexplained", "MustWait"])
+def test_events_that_are_tried_again_by_themselves_need_nobody(well: Connection, error_class: str) -> None:
+    waits(well, error_class, ago=timedelta(minutes=5))
+    assert problems(well) == []
+
+
+def test_a_worker_that_holds_events_for_a_minute_stands_still(well: Connection) -> None:
+    well.execute(
+        """INSERT INTO events (item_id, state, attempts, claimed_by, claimed_at, claimable_at)
+           VALUES ('1', 'processing', 1, 'worker:1', now() - interval '50 s', now() + interval '5 s')"""
+    )
+    assert problems(well) == []
+    well.execute("UPDATE events SET claimed_at = now() - interval '3 minutes'")
+    assert problems(well) == [("worker:1 has had 1 event for 3 minutes: it stands still", "")]
+
+
+def test_work_that_is_due_while_nothing_is_finished_is_told_and_a_backlog_that_shrinks_is_not(well: Connection) -> None:
+    well.execute("INSERT INTO events (item_id, claimable_at) VALUES ('1', now() - interval '2 minutes')")
+    ((what, _),) = problems(well)
+    assert what.startswith("1 event waits for a worker")
+    well.execute("INSERT INTO events (item_id, state, outcome, processed_at) VALUES ('2', 'processed', 'gone', now())")
+    assert problems(well) == []
+
+
+@pytest.mark.parametrize("reason", ["content_type", "size", "network", "slow", "busy", "signature_mismatch"])
+def test_whatever_most_deliveries_are_refused_for_is_told(well: Connection, reason: str) -> None:
+    statement = "INSERT INTO rejections VALUES (date_trunc('hour', now()), 'changed', %s, %s)"
+    well.execute(statement, (reason, 4))
+    assert problems(well) == []
+    well.execute("UPDATE rejections SET count = 6")
+    ((what, page),) = problems(well)
+    assert what.startswith("6 of the last 6 deliveries of changed items ")
+    assert page == "webhooks"
+    well.execute("INSERT INTO events (item_id, state, error) SELECT '1', 'dead', 'why' FROM generate_series(1, 7)")
+    well.execute("UPDATE events SET discarded_at = now()")
+    assert problems(well) == []
+
+
+@pytest.mark.parametrize(
+    ("cause", "closed_for", "is_told"),
+    [
+        ("installation", "1 minute", True),
+        ("unusable", "-1 s", True),
+        ("quota", "61 s", False),
+        ("quota", "1 hour", True),
+    ],
+)
+def test_a_breaker_that_stops_work_is_told_but_not_a_minutes_limit(
+    well: Connection, cause: str, closed_for: str, is_told: bool
+) -> None:
+    well.execute(
+        """UPDATE api_gate SET strikes = 1, cause = %s, reason = 'Zoho answered', closed_since = now(),
+                               closed_at = now(), closed_until = now() + %s::interval""",
+        (cause, closed_for),
+    )
+    assert [page for _, page in problems(well)] == ["zoho"] * is_told
+    add_run(well, "recent", "running", error="why", error_class="NotAuthorised" if is_told else "BudgetSpent")
+    assert len(problems(well)) == is_told
