@@ -31,8 +31,10 @@ CREATE TABLE products (
     -- projection (processors/workflows/merging.py).
     raw jsonb NOT NULL DEFAULT '{}',
     -- Keys of `raw` whose value is older than zoho_last_modified_at, with the time of that value in seconds since
-    -- 1970: a newer body did not carry them. Usually empty.
+    -- 1970: a newer body did not carry them. "~" before a key: half a second earlier. Few, usually.
     older_keys jsonb NOT NULL DEFAULT '{}',
+    -- All of `raw` comes from Zoho's list, whose other keys give way to those of the first webhook or single answer.
+    is_listed boolean NOT NULL DEFAULT false,
     -- Counts the writes of this row. Whoever decides on a write names the revision it decided upon.
     revision bigint NOT NULL DEFAULT 1,
     -- By which version of the field table (processors/field_table.py) the row was projected, and which revision of it. A

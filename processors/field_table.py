@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
 SqlType = Literal["text", "numeric", "integer", "boolean"]
@@ -22,7 +22,9 @@ _READING: Final = 1
 
 # Beyond these a number is no price and no quantity, and would only cost room: numeric would take 131,072 digits.
 LARGEST_EXPONENT = 18
-_SMALLEST_EXPONENT = -12
+# More come from binary fractions (21.630000000000003), not from a person: they are rounded away.
+_MOST_DECIMALS = 12
+_ROUNDING = Context(prec=LARGEST_EXPONENT + _MOST_DECIMALS + 2, rounding=ROUND_HALF_EVEN)
 _INT32 = range(-(2**31), 2**31)
 # Zoho's formatted twins write thousands with commas, in India 1,23,456.50; "12,50" is no such number.
 _GROUPED_NUMBER = re.compile(r"[+-]?\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?")
@@ -59,10 +61,17 @@ def _decimal(value: object) -> Decimal:
     if number is None or not number.is_finite():
         message = f"expected a number, got {shown(value)}"
         raise ValueError(message)
-    if number.adjusted() > LARGEST_EXPONENT or int(number.as_tuple().exponent) < _SMALLEST_EXPONENT:
+    if number.adjusted() > LARGEST_EXPONENT:
         message = f"{shown(value)} is out of range"
         raise ValueError(message)
-    return number
+    return number if int(number.as_tuple().exponent) >= -_MOST_DECIMALS else _rounded(number)
+
+
+def _rounded(number: Decimal) -> Decimal:
+    """Take away what a binary fraction leaves behind: 21.630000000000003 is 21.63."""
+    rounded = number.quantize(Decimal(1).scaleb(-_MOST_DECIMALS), context=_ROUNDING)
+    plain = rounded.normalize(_ROUNDING)
+    return plain if int(plain.as_tuple().exponent) <= 0 else plain.quantize(Decimal(1), context=_ROUNDING)
 
 
 def _parsed(text: str) -> Decimal | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -33,6 +34,11 @@ NOT_DRIFT: frozenset[Cause] = frozenset({"first_load", "during_run", "delivery_l
 """Causes for which nothing is to be blamed: no webhook could have made the change, or one was about to."""
 
 
+# Of custom fields that only a list told of (processors/workflows/merging.py). Release 0.1.0 reads whole seconds alone.
+_HALF_EARLIER = "~"
+_HALF_A_SECOND = timedelta(seconds=0.5)
+
+
 @dataclass(frozen=True, slots=True)
 class Product:
     """One row of `products`."""
@@ -46,6 +52,8 @@ class Product:
     """Mapped keys of `raw` whose value is older than `zoho_last_modified_at`, with the time of that value."""
     altered_at: datetime | None = None
     """When something other than the mirror wrote the row, and nothing of it is certain until Zoho confirms it."""
+    is_listed: bool = False
+    """All of `raw` comes from Zoho's list: no webhook and no single answer was merged into it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +115,9 @@ def current_from_row(row: Row) -> Current:
         zoho_last_modified_at=row["zoho_last_modified_at"],
         deleted_at=row["deleted_at"],
         raw=row["raw"],
-        older_keys={key: datetime.fromtimestamp(seconds, UTC) for key, seconds in row["older_keys"].items()},
+        older_keys=_read_times(row["older_keys"]),
         altered_at=row["altered_at"],
+        is_listed=row["is_listed"],
     )
     current = Current(product, revision=row["revision"], absences=row["absences"], written_at=row["updated_at"])
     is_projected = (row["fields_version"], row["fields_revision"]) == (field_table.VERSION, row["revision"])
@@ -116,6 +125,21 @@ def current_from_row(row: Row) -> Current:
         return current
     projected = replace(product, content=field_table.project_anew(product.content, product.raw))
     return replace(current, product=projected, stored=product)
+
+
+def written_times(older_keys: Mapping[str, datetime]) -> dict[str, int]:
+    """Return what the column `older_keys` holds: whole seconds since 1970; a time half a second earlier has a mark."""
+    return {
+        f"{_HALF_EARLIER}{key}" if at.microsecond else key: math.ceil(at.timestamp()) for key, at in older_keys.items()
+    }
+
+
+def _read_times(written: Mapping[str, int]) -> dict[str, datetime]:
+    return {
+        key.removeprefix(_HALF_EARLIER): datetime.fromtimestamp(seconds, UTC)
+        - (_HALF_A_SECOND if key.startswith(_HALF_EARLIER) else timedelta())
+        for key, seconds in written.items()
+    }
 
 
 def differences(old: Product | None, new: Product) -> Changes:

@@ -13,7 +13,7 @@ from typing import Literal
 from processors import field_table
 from processors.store.database import Connection, Row, encode_json
 from processors.store.inbox import Event
-from processors.store.products import Change, Current, Product, current_from_row, differences
+from processors.store.products import Change, Current, Product, current_from_row, differences, written_times
 from processors.store.queries import Queries
 
 # A key of pg_advisory_xact_lock; any number that no other program of this database uses.
@@ -87,8 +87,9 @@ def settle(connection: Connection, decisions: Sequence[ItemDecision]) -> set[str
         "zoho_last_modified_at": [product and product.zoho_last_modified_at for product in products],
         "deleted_at": [product and product.deleted_at for product in products],
         "altered_at": [product and product.altered_at for product in products],
+        "is_listed": [product is not None and product.is_listed for product in products],
         "raw": [product and encode_json(product.raw).decode() for product in products],
-        "older_keys": [product and _written_times(product) for product in products],
+        "older_keys": [product and encode_json(written_times(product.older_keys)).decode() for product in products],
         "digest": [decision.digest for decision in decisions],
         "event_id": [verdict.event.id for _, verdict in verdicts],
         "attempt": [verdict.event.attempt for _, verdict in verdicts],
@@ -117,7 +118,3 @@ def _absence_lock(decisions: Sequence[ItemDecision]) -> Literal["none", "shared"
     if any(decision.product is None for decision in without_row):
         return "exclusive"
     return "shared" if without_row else "none"
-
-
-def _written_times(product: Product) -> str:
-    return encode_json({key: int(at.timestamp()) for key, at in product.older_keys.items()}).decode()

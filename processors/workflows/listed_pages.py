@@ -58,7 +58,7 @@ def _decide(step: Step, item: ListedItem, item_id: str, found: Found, asked_at: 
         row = found.current.product
         if row is not None and _says(row, body := item.body()):
             return body, Settled("unchanged")
-        body = items.read_body(item.read())
+        body = items.read_body(item.read(), is_listed=True)
         if body.notes:
             _log.warning("item.odd", item_id=item_id, warnings=list(body.notes))
         return body, merging.decide_listed(found.current, item_id, body, asked_at)
@@ -71,7 +71,7 @@ def _decide(step: Step, item: ListedItem, item_id: str, found: Found, asked_at: 
     written = decided.product if isinstance(decided, Write) else row
     digest = item.digest if written is not None and _says(written, body) else None
     step.take_down(item_id, found.current, decided, digest=digest, is_counted=is_counted)
-    if row is None or found.current.stored is not None:
+    if row is None or not isinstance(decided, Settled) or found.current.stored is not None:
         return
     if _says(row, body) and found.row_version is not None and item.digest is not None:
         step.agreements.append(Agreement(item_id, item.digest, found.current.revision, found.row_version))

@@ -1,24 +1,23 @@
 """What a body does to a row: pure decisions, from which the order of deliveries drops out.
 
-Of every mapped key the row keeps the value with the newest `last_modified_time` that any body carried; the columns
-are a projection of that. A body is therefore merged key by key: a key it lacks is left alone, an older value never
-replaces a newer one, and in whatever order the bodies arrive the same values remain. Where two bodies of one second
-say different things nothing decides between them but Zoho: the decision is then to fetch.
-
-Keys that fill no column (`raw` keeps them too) follow the newest body that was applied.
+Of every key `raw` keeps the value with the newest `last_modified_time` that any body carried; the columns are a
+projection of that. A body is therefore merged key by key: a key it lacks is left alone, an older value never
+replaces a newer one, and in whatever order the bodies arrive the same values remain. Keys that belong to another
+(`processors.zoho.keys`) do not outlive it. Where two bodies of one second give a column different values, nothing
+decides between them but Zoho: the decision is then to fetch. Of keys that fill no column, the larger text remains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from decimal import Decimal
+from typing import Literal
 
 from processors import field_table
 from processors.errors import ItemUnusable
 from processors.store.products import Changes, Current, Product, differences
-from processors.zoho import items
+from processors.zoho import items, keys
 
 Outcome = Literal["created", "updated", "unchanged", "stale", "tombstoned", "gone"]
 
@@ -49,10 +48,10 @@ class FetchNeeded:
 Decision = Settled | Write | FetchNeeded
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+_HALF_A_SECOND = timedelta(seconds=0.5)
 DAY_IN_ANY_ZONE = timedelta(days=2)
 """A bare date is a day somewhere on Earth: times closer to it than this may be earlier or later."""
 
-_TWINS = ("_formatted", "_unformatted")
 # Zoho's list and its single items are not known to lag behind its webhooks; if they do, then not for so long.
 _LONGEST_LAG = timedelta(minutes=10)
 
@@ -67,7 +66,9 @@ def decide_change(current: Current, item_id: str, body: items.Body) -> Decision:
             return FetchNeeded("the item was reported deleted before")
         return _written(None, item_id, body, modified_at=body.modified_at, was_at=None)
     if _brings_nothing_new(row, body):
-        return Settled("stale")
+        # It may know keys that no newer body carried.
+        merged = replace(_merged(row, body, body.modified_at or _NEVER), deleted_at=row.deleted_at)
+        return Settled("stale") if _is_same(merged, row) else Write("stale", merged, {})
     if row.deleted_at:
         return FetchNeeded("the item is tombstoned here")
     if body.missing:
@@ -89,11 +90,7 @@ def decide_listed(current: Current, item_id: str, body: items.Body, asked_at: da
         return FetchNeeded("its row was altered here")
     if _is_beyond(current, body, asked_at):
         return FetchNeeded("its row is newer than what Zoho lists")
-    decided = decide_change(current, item_id, body)
-    if isinstance(decided, Write) and decided.outcome == "unchanged":
-        # A list's body is no richer than others, only different: nothing to write a row for.
-        return Settled("unchanged")
-    return decided
+    return decide_change(current, item_id, body)
 
 
 def _is_beyond(current: Current, body: items.Body, asked_at: datetime) -> bool:
@@ -177,7 +174,7 @@ def decide_fetched(current: Current, item_id: str, body: items.Body, asked_at: d
         # Midnight in UTC was only a stand-in for the time that is known now.
         older_keys = {key: min(at, modified_at) for key, at in row.older_keys.items()}
         row = replace(row, zoho_last_modified_at=modified_at, older_keys=older_keys)
-    return _written(row, item_id, body, modified_at=modified_at, was_at=known_at)
+    return _written(row, item_id, body, modified_at=modified_at, was_at=known_at, is_final=True)
 
 
 def decide_absent(current: Current, now: datetime) -> Settled | Write:
@@ -218,7 +215,7 @@ def _tombstone(row: Product, at: datetime) -> Write:
 
 
 def _time_of(row: Product, key: str) -> datetime:
-    """When the value was written in Zoho that the row has for a mapped key."""
+    """When the value was written in Zoho that the row has for a key."""
     if key not in row.raw:
         return _NEVER
     return row.older_keys.get(key) or row.zoho_last_modified_at or _NEVER
@@ -248,34 +245,45 @@ def _order_is_unsure(row: Product, body: items.Body) -> bool:
 
 def _conflicting_keys(row: Product, body: items.Body) -> list[str]:
     """Return the mapped keys for which row and body give different values with the same time."""
-    keys = [key for key in field_table.MAPPED if key in body.fields and _time_of(row, key) == body.modified_at]
+    same_time = [key for key in field_table.MAPPED if key in body.fields and _time_of(row, key) == body.modified_at]
     return [
         key
-        for key in keys
+        for key in same_time
         if any(getattr(row.content, column) != getattr(body.content, column) for column in field_table.MAPPED[key])
     ]
 
 
 def _written(
-    row: Product | None, item_id: str, body: items.Body, *, modified_at: datetime | None, was_at: datetime | None
+    row: Product | None,
+    item_id: str,
+    body: items.Body,
+    *,
+    modified_at: datetime | None,
+    was_at: datetime | None,
+    is_final: bool = False,
 ) -> Settled | Write:
     """Merge `body`, whose equal times are no conflict any more, into the row; `was_at` is the time stored there."""
     if row is None:
-        product = Product(item_id, body.content, modified_at, None, body.fields, {})
+        said = _said(body, modified_at or _NEVER)
+        older_keys = {key: at for key, at in said.items() if modified_at is not None and at < modified_at}
+        product = Product(item_id, body.content, modified_at, None, body.fields, older_keys, is_listed=body.is_listed)
         return Write("created", product, differences(None, product))
-    product = _merged(row, body, modified_at or _NEVER)
+    product = _merged(row, body, modified_at or _NEVER, is_final=is_final)
     changes = differences(row, product)
     if changes or product.zoho_last_modified_at != was_at:
         return Write("updated", product, changes)
-    if len(product.raw) > len(row.raw) or product.older_keys != row.older_keys:
-        # The same content in a richer body: kept, but no change of the product.
-        return Write("unchanged", product, {})
-    return Settled("unchanged")
+    # The same content in a richer body: kept, but no change of the product.
+    return Settled("unchanged") if _is_same(product, row) else Write("unchanged", product, {})
+
+
+def _is_same(product: Product, row: Product) -> bool:
+    return (product.raw, product.older_keys) == (row.raw, row.older_keys)
 
 
 def _replaced(row: Product, body: items.Body) -> Write:
     """Let Zoho's word stand whatever the row says of its own time; a key that it lacks is left alone even here."""
-    kept = {key: value for key, value in row.raw.items() if not _is_outdated_twin(key, body.fields)}
+    void = {key for key in row.raw if any(owner in body.fields for owner in keys.owners(key))}
+    kept = {key: value for key, value in row.raw.items() if key not in void and (not row.is_listed or _is_shared(key))}
     raw = {**kept, **body.fields}
     modified_at = body.modified_at or row.zoho_last_modified_at
     product = Product(row.zoho_item_id, items.content_of(raw), modified_at, None, raw, {})
@@ -287,29 +295,65 @@ def _replaced(row: Product, body: items.Body) -> Write:
     return Write("updated" if changes or row.altered_at else "unchanged", product, changes)
 
 
-def _merged(row: Product, body: items.Body, said_at: datetime) -> Product:
-    known_at = row.zoho_last_modified_at or _NEVER
-    newest = max(known_at, said_at)
-    # An unmapped key has no time of its own: it follows the row's.
-    taken = {
-        key: value
-        for key, value in body.fields.items()
-        if said_at >= (_time_of(row, key) if key in field_table.MAPPED else known_at) or key not in row.raw
-    }
-    kept = {key: value for key, value in row.raw.items() if not _is_outdated_twin(key, taken)}
-    raw = {**kept, **taken}
-    times = {key: said_at if key in taken else _time_of(row, key) for key in field_table.MAPPED if key in raw}
+def _merged(row: Product, body: items.Body, said_at: datetime, *, is_final: bool = False) -> Product:
+    """Keep of each key the newest value, whichever side has it; of equal times the body's where it `is_final`."""
+    newest = max(row.zoho_last_modified_at or _NEVER, said_at)
+    is_of_one_kind = row.is_listed == body.is_listed
+    raw = {key: row.raw[key] for key in row.raw if is_of_one_kind or not row.is_listed or _is_shared(key)}
+    times = {key: _time_of(row, key) for key in raw}
+    for key, at in _said(body, said_at).items():
+        if not (is_of_one_kind or row.is_listed or _is_shared(key)):
+            continue
+        value = body.fields[key]
+        is_later = key not in times or at > times[key]
+        if is_later or (at == times[key] and (is_final or _outweighs(value, raw[key]))):
+            raw[key], times[key] = value, at
+    void = [key for key in raw if any(times.get(owner, _NEVER) > times[key] for owner in keys.owners(key))]
+    for key in void:
+        del raw[key]
     return Product(
         zoho_item_id=row.zoho_item_id,
         content=items.content_of(raw),
         zoho_last_modified_at=None if newest == _NEVER else newest,
         deleted_at=None,
         raw=raw,
-        older_keys={key: at for key, at in times.items() if at < newest},
+        older_keys={key: at for key, at in times.items() if key in raw and at < newest},
         altered_at=row.altered_at,
+        is_listed=row.is_listed and body.is_listed,
     )
 
 
-def _is_outdated_twin(key: str, taken: Mapping[str, Any]) -> bool:
-    """`rate_formatted` belongs to the `rate` beside it: without it in the newer body it shows the old price."""
-    return key not in taken and any(key.endswith(twin) and key.removesuffix(twin) in taken for twin in _TWINS)
+def _said(body: items.Body, said_at: datetime) -> dict[str, datetime]:
+    """Return the time of each of a body's keys.
+
+    What a list says of custom fields, in one of their spellings, gives way to what names all of them in that second.
+    """
+    listed_at = said_at - _HALF_A_SECOND if body.is_listed and said_at > _NEVER else said_at
+    return {key: listed_at if key.startswith(keys.CUSTOM_PREFIX) else said_at for key in body.fields}
+
+
+def _is_shared(key: str) -> bool:
+    """Tell whether lists and other bodies mean the same by a key.
+
+    Only that counts between them: a list is read time and again, and what is peculiar to it must neither cost a write
+    nor depend on which came first.
+    """
+    return key in field_table.MAPPED or key in ("item_id", "last_modified_time") or key.startswith(keys.CUSTOM_PREFIX)
+
+
+def _outweighs(value: object, other: object) -> bool:
+    """Decide between two values of one second that say no different thing of a column: always for the same one."""
+    return value != other and _canonical(value) > _canonical(other)
+
+
+def _canonical(value: object) -> str:
+    """Write a value in one way, be it from a body or from `jsonb`, which sorts keys and writes numbers out."""
+    match value:
+        case dict():
+            return "{" + ",".join(f"{key!r}:{_canonical(value[key])}" for key in sorted(value)) + "}"
+        case list():
+            return "[" + ",".join(map(_canonical, value)) + "]"
+        case Decimal():
+            return format(value, "f")
+        case _:
+            return repr(value)

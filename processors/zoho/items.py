@@ -145,9 +145,11 @@ class Body:
     missing: tuple[str, ...]
     """Those of `NEEDED` that it does not carry, or carries unusably."""
     notes: tuple[str, ...]
+    is_listed: bool = False
+    """An element of a list, which has other keys than webhooks and details have."""
 
 
-def read_body(fields: Fields) -> Body:
+def read_body(fields: Fields, *, is_listed: bool = False) -> Body:
     """Read the top-level keys of one item."""
     if fields.get("track_inventory") in (False, "false"):
         # Here an absent figure does not leave the stored one alone: there is none, which webhooks write as "".
@@ -164,6 +166,7 @@ def read_body(fields: Fields) -> Body:
         is_day_only=is_bare_date(fields.get("last_modified_time")),
         missing=missing,
         notes=tuple(notes),
+        is_listed=is_listed,
     )
 
 

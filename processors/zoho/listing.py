@@ -76,7 +76,7 @@ class ListedItem:
         Raises:
             BodyUnreadable: it is no object, or nested too deeply.
         """
-        return items.read_body(_mapped(self.raw))
+        return items.read_body(_mapped(self.raw), is_listed=True)
 
     def read(self) -> Fields:
         """Return all of its keys.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from processors import field_table
 from tests import expected
 from tests.chaos.stream import Version, digests
 from tests.chaos.system import System
@@ -87,13 +88,8 @@ def _states(system: System, found: Audit) -> dict[bytes, str]:
     return states
 
 
-_COLUMNS = (
-    "name, sku, description, price, stock_quantity, stock_on_hand, is_active, category_id, category_name, brand, unit"
-)
-
-
 def _products(system: System) -> dict[str, dict[str, Any]]:
-    names = [*_COLUMNS.split(", "), "zoho_last_modified_at"]
+    names = [*field_table.COLUMNS, "zoho_last_modified_at"]
     rows = system.rows(f"SELECT zoho_item_id, {', '.join(names)} FROM products WHERE deleted_at IS NULL")
     return {str(row[0]): dict(zip(names, row[1:], strict=True)) for row in rows}
 

@@ -34,6 +34,7 @@ OWN_BUSINESS = {
     "zoho_item_id",
     "revision",
     "fields_version",
+    "is_listed",
     "fields_revision",
     "altered_at",
     "created_at",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors import field_table
@@ -459,3 +459,149 @@ def test_zohos_answer_wins_on_the_day_of_a_bare_date(row_at: str, answer_at: str
 def test_a_bare_date_on_a_tombstone_is_checked_with_zoho() -> None:
     buried = known(replace(row(body(last_modified_time=DAY)), deleted_at=START))
     assert outcome(merging.decide_change(buried, ITEM, body(last_modified_time=DAY))) == "fetch"
+
+
+# The whole row, with its raw body
+
+
+CUSTOMS = ("cf_colour", "cf_size")
+KINDS = st.sampled_from(
+    ["webhook", "webhook with an array only", "webhook without custom fields", "answer", "list row"]
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """What the item is from a second on."""
+
+    second: int
+    rate: Decimal
+    customs: tuple[str, ...]
+    """The value of each custom field; empty: it has none."""
+    empties_are_listed: bool
+
+    def told(self, kind: str) -> items.Body:
+        values = dict(zip(CUSTOMS, self.customs, strict=True))
+        told = fields(self.second, rate=self.rate)
+        flat = {key: value for key, value in values.items() if value or self.empties_are_listed}
+        entries = [{"api_name": key, "value": value} for key, value in flat.items()]
+        if kind == "list row":
+            # Nothing that fills no column is the same in a list.
+            told |= (
+                flat | {f"{key}_unformatted": value for key, value in flat.items()} | {"item_name": f"L{self.second}"}
+            )
+            return items.read_body(told, is_listed=True)
+        told |= {"sales_rate": self.rate, "source": f"of {self.second}"} if kind == "answer" else {}
+        if kind.startswith("webhook"):
+            told |= {"rate_formatted": f"${self.rate}", "created_by": f"user {self.second}"}
+        if kind != "webhook without custom fields":
+            told |= {"custom_fields": entries}
+        if kind in ("webhook", "answer"):
+            told |= {"custom_field_hash": flat}
+        if kind == "webhook":
+            told |= flat | {f"{key}_formatted": value for key, value in flat.items()}
+        return items.read_body(told)
+
+
+VERSIONS = st.lists(
+    st.builds(
+        Version,
+        st.integers(0, 5),
+        st.sampled_from([Decimal(1), Decimal("2.50")]),
+        st.tuples(*[st.sampled_from(["", "a", "b"])] * len(CUSTOMS)),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda version: version.second,
+)
+
+
+@st.composite
+def tellings(draw: st.DrawFn) -> tuple[list[items.Body], list[items.Body]]:
+    told = [
+        version.told(kind)
+        for version in draw(VERSIONS)
+        for kind in draw(st.lists(KINDS, min_size=1, max_size=3, unique=True))
+    ]
+    copies = draw(st.lists(st.sampled_from(told), max_size=3))
+    return draw(st.permutations(told)), draw(st.permutations(told + copies))
+
+
+def whole_row(bodies: Iterable[items.Body]) -> Product | None:
+    product, now = None, datetime.now(UTC)
+    for each in bodies:
+        current = replace(known(product), written_at=now)
+        if each.is_listed:
+            decided = merging.decide_listed(current, ITEM, each, now)
+        else:
+            decided = merging.decide_change(current, ITEM, each)
+        assert not isinstance(decided, FetchNeeded)
+        product = decided.product if isinstance(decided, Write) else product
+    return product
+
+
+@settings(max_examples=400, deadline=None)
+@given(tellings())
+def test_any_order_of_webhooks_answers_and_list_rows_leaves_the_same_row_with_its_raw(
+    both: tuple[list[items.Body], list[items.Body]],
+) -> None:
+    one, other = (whole_row(order) for order in both)
+    assert one is not None
+    assert other is not None
+    assert one == other
+
+
+@given(tellings())
+def test_what_was_merged_once_is_not_written_again(both: tuple[list[items.Body], list[items.Body]]) -> None:
+    product = whole_row(both[0])
+    assert product is not None
+    for each in both[0]:
+        if each.modified_at == product.zoho_last_modified_at:
+            current = replace(known(product), written_at=datetime.now(UTC))
+            decide = merging.decide_change if not each.is_listed else None
+            decided = (
+                decide(current, ITEM, each) if decide else merging.decide_listed(current, ITEM, each, datetime.now(UTC))
+            )
+            assert decided == Settled("unchanged")
+
+
+@pytest.mark.parametrize("emptied", ["an empty array", "an empty hash", "an array without it"])
+@pytest.mark.parametrize("first", ["set", "emptied"])
+def test_an_emptied_custom_field_is_gone_in_every_spelling_whichever_body_comes_first(emptied: str, first: str) -> None:
+    spellings = {"cf_a": "x", "cf_a_formatted": "x", "cf_a_unformatted": "x"}
+    entry = {"api_name": "cf_a", "value": "x"}
+    filled = body(0, **spellings, custom_fields=[entry], custom_field_hash={"cf_a": "x"})
+    other = {"api_name": "cf_b", "value": "y"}
+    ways: dict[str, dict[str, Any]] = {
+        "an empty array": {"custom_fields": []},
+        "an empty hash": {"custom_field_hash": {}},
+        "an array without it": {"custom_fields": [other]},
+    }
+    without = ways[emptied]
+    bodies = [filled, body(1, **without)]
+    product = whole_row(bodies if first == "set" else bodies[::-1])
+    assert product is not None
+    customs = {key: value for key, value in product.raw.items() if key.startswith("c") and "cat" not in key}
+    assert customs == without
+
+
+def test_prices_that_only_details_carry_do_not_outlive_the_rate() -> None:
+    detail = body(0, sales_rate=Decimal("12.50"), pricebook_rate=Decimal("12.50"))
+    for bodies in ([detail, body(1, rate=Decimal(13))], [body(1, rate=Decimal(13)), detail]):
+        product = whole_row(bodies)
+        assert product is not None
+        assert not {"sales_rate", "pricebook_rate"} & product.raw.keys()
+
+
+def test_keys_of_a_list_give_way_to_the_first_webhook_and_never_cost_a_write_after_it() -> None:
+    listed = items.read_body(fields(0, item_name="Mug", image_document_id="77"), is_listed=True)
+    product = whole_row([listed])
+    assert product is not None
+    assert (product.is_listed, product.raw["item_name"]) == (True, "Mug")
+    product = whole_row([listed, body(0)])
+    assert product is not None
+    assert (product.is_listed, "item_name" in product.raw) == (False, False)
+    now = datetime.now(UTC)
+    current = replace(known(product), written_at=now)
+    assert merging.decide_listed(current, ITEM, listed, now) == Settled("unchanged")

@@ -22,9 +22,9 @@ WITH absence_lock AS MATERIALIZED (
       FROM unnest(%(item_id)b::text[], %(revision)b::bigint[], %(absences)b::bigint[], %(writes)b::boolean[],
                   {content: %(@)b::#[]},
                   %(zoho_last_modified_at)b::timestamptz[], %(deleted_at)b::timestamptz[],
-                  %(altered_at)b::timestamptz[], %(raw)b::text[], %(older_keys)b::text[], %(digest)b::bytea[])
-           AS item (item_id, revision, absences, writes, {content}, zoho_last_modified_at, deleted_at, altered_at, raw,
-                    older_keys, digest)
+                  %(altered_at)b::timestamptz[], %(is_listed)b::boolean[], %(raw)b::text[], %(older_keys)b::text[], %(digest)b::bytea[])
+           AS item (item_id, revision, absences, writes, {content}, zoho_last_modified_at, deleted_at, altered_at, is_listed,
+                    raw, older_keys, digest)
 ), verdicts AS (
     SELECT *
       FROM unnest(%(event_id)b::bigint[], %(attempt)b::integer[], %(event_item_id)b::text[], %(outcome)b::text[],
@@ -44,9 +44,9 @@ WITH absence_lock AS MATERIALIZED (
       FROM items
      WHERE item_id NOT IN (SELECT item_id FROM lost)
 ), written AS (
-    INSERT INTO products (zoho_item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, raw, older_keys,
-                          revision, fields_version, fields_revision)
-    SELECT item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, raw::jsonb, older_keys::jsonb,
+    INSERT INTO products (zoho_item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, is_listed, raw,
+                          older_keys, revision, fields_version, fields_revision)
+    SELECT item_id, {content}, zoho_last_modified_at, deleted_at, altered_at, is_listed, raw::jsonb, older_keys::jsonb,
            revision + 1, %(fields_version)s, revision + 1
       FROM ready
      WHERE writes
@@ -56,7 +56,7 @@ WITH absence_lock AS MATERIALIZED (
         ON CONFLICT (zoho_item_id) DO UPDATE
        SET {content: @ = excluded.@},
            zoho_last_modified_at = excluded.zoho_last_modified_at, deleted_at = excluded.deleted_at,
-           altered_at = excluded.altered_at, raw = excluded.raw, older_keys = excluded.older_keys,
+           altered_at = excluded.altered_at, is_listed = excluded.is_listed, raw = excluded.raw, older_keys = excluded.older_keys,
            revision = excluded.revision, fields_version = excluded.fields_version,
            fields_revision = excluded.fields_revision, updated_at = now()
      WHERE products.revision = excluded.revision - 1
