@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from random import Random
@@ -28,6 +28,9 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "ignore_filters": (bool,),
     "has_more_page": (bool, NoneType),
     "empty_page": (bool,),
+    "hidden_positions": (list, tuple),
+    "short_pages_end": (bool,),
+    "end": (str, NoneType),
 }
 
 
@@ -43,7 +46,10 @@ class Fault:
     shape, or with `body` as it stands; `headers` are added. `latency_seconds` waits first.
     `drop_connection` closes the connection mid-answer, `truncate` sends half of the JSON as if it
     were whole. On lists, `ignore_filters` returns everything with code 0, `has_more_page` lies, and
-    `empty_page` leaves the items out.
+    `empty_page` leaves the items out. `hidden_positions` (the first is 0) are counted and not shown, as
+    Zoho does with what a login may not see; with `short_pages_end`, a page that shows less than it could
+    says that it is the last. `end` is what is said behind the last item: `204` (that status), a body
+    as it stands, or nothing.
     """
 
     path: str
@@ -63,6 +69,9 @@ class Fault:
     ignore_filters: bool = False
     has_more_page: bool | None = None
     empty_page: bool = False
+    hidden_positions: Sequence[int] = ()
+    short_pages_end: bool = False
+    end: str | None = None
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Self:

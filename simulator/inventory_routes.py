@@ -66,9 +66,17 @@ async def _list_items(request: Request) -> Response:
     except _InvalidValue as invalid:
         return refused(Refusal(400, 2, str(invalid)))
     items, has_more_page = zoho.catalogue.page(query)
+    start = (query.page - 1) * query.per_page
     for fault in faults:
+        hidden = frozenset(fault.hidden_positions)
+        items = [item for position, item in enumerate(items, start) if position not in hidden]
         items = [] if fault.empty_page else items
+        if fault.short_pages_end and len(items) < query.per_page:
+            has_more_page = False
         has_more_page = has_more_page if fault.has_more_page is None else fault.has_more_page
+    for fault in faults:
+        if fault.end is not None and query.page > 1 and not items:
+            return Response(status_code=204) if fault.end == "204" else Response(fault.end)
     context: dict[str, Json] = {
         "page": query.page,
         "per_page": query.per_page,
