@@ -159,9 +159,14 @@ def _cut(content: bytes) -> Mapping[str, Any] | None:
     return {"code": page.code, "message": page.message, "items": items_found, "page_context": page.page_context}
 
 
-def read_page(envelope: Mapping[str, Any], *, per_page: int) -> ListedPage | None:
-    """Return the page that a successful answer holds, or None where it holds none; `per_page` is what was asked for."""
+def read_page(envelope: Mapping[str, Any], *, per_page: int, may_be_end: bool = False) -> ListedPage | None:
+    """Return the page that a successful answer holds, or None where it holds none; `per_page` is what was asked for.
+
+    `may_be_end`: a success without items is an empty page.
+    """
     found = envelope.get("items")
+    if may_be_end and found in (None, {}) and envelope.get("code") in (0, "0"):
+        found = []
     if not isinstance(found, list):
         return None
     context = envelope.get("page_context")

@@ -223,6 +223,47 @@ def test_a_list_that_does_not_exist_says_nothing_of_any_item(client: ZohoClient,
             a_page(client)
 
 
+SPELLED_ENDS = [
+    httpx.Response(204),
+    httpx.Response(200, content=b""),
+    httpx.Response(200, json={"code": 0}),
+    httpx.Response(200, json={"code": 0, "items": None}),
+    httpx.Response(200, json={"code": 0, "items": {}}),
+    httpx.Response(200, json={"code": 0, "items": []}),
+]
+
+
+def test_behind_the_first_page_a_success_without_items_is_the_end(client: ZohoClient, listed: respx.Route) -> None:
+    listed.side_effect = iter(SPELLED_ENDS)
+    for _ in SPELLED_ENDS:
+        page = a_page(client)
+        assert (page.items, page.has_more) == ((), False)
+
+
+def test_on_the_first_page_only_an_array_says_that_there_is_nothing(client: ZohoClient, listed: respx.Route) -> None:
+    listed.side_effect = iter(SPELLED_ENDS)
+    for _ in SPELLED_ENDS[:-1]:
+        with pytest.raises(ZohoUnavailable):
+            client.item_page(page=1, per_page=200, sort_column="created_time", run_id=RUN)
+
+
+def test_nothing_that_was_modified_may_be_spelled_in_every_way(client: ZohoClient, listed: respx.Route) -> None:
+    listed.side_effect = iter(SPELLED_ENDS)
+    since = datetime(2026, 10, 5, tzinfo=UTC)
+    for _ in SPELLED_ENDS:
+        found = client.item_page(page=1, per_page=200, sort_column="created_time", modified_since=since, run_id=RUN)
+        assert found.items == ()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"code":0}', b'{"code":0,"items":null}'])
+def test_several_items_that_are_not_answered_for_are_not_gone(
+    client: ZohoClient, router: respx.MockRouter, content: bytes
+) -> None:
+    router.get(DETAILS).respond(200, content=content)
+    with pytest.raises(ZohoUnavailable):
+        some(client)
+
+
 @pytest.mark.parametrize(("url", "call"), CALLS)
 def test_what_is_no_answer_of_zohos_says_nothing_of_the_items(
     client: ZohoClient,
@@ -233,11 +274,9 @@ def test_what_is_no_answer_of_zohos_says_nothing_of_the_items(
 ) -> None:
     answers: list[httpx.Response | Exception] = [
         httpx.Response(200, content=b'{"code":0,"items":[{"item_id":"41'),
-        httpx.Response(200, content=b""),
         httpx.Response(200, json=[1, 2]),
         httpx.Response(200, json={}),
-        httpx.Response(200, json={"code": 0}),
-        httpx.Response(200, json={"code": 0, "items": None}),
+        httpx.Response(200, json={"code": 0, "items": "none"}),
         httpx.Response(200, json={"code": 0, "items": {"41": {}}}),
         httpx.Response(200, html="<h1>maintenance</h1>"),
         httpx.Response(404, html="<h1>Not found</h1>"),
