@@ -118,6 +118,16 @@ class KeptPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Oddity:
+    """What a full run made of Zoho's list."""
+
+    is_odd: bool
+    """It was at odds with itself, or with what exists."""
+    missed: int
+    """So many items exist, or had to be supposed to, though no page showed them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """An item that the pages leave in doubt."""
 
@@ -260,7 +270,7 @@ def advance(
 
 
 def last_page(connection: Connection, run: Run) -> KeptPage | None:
-    """Return the page that was kept last."""
+    """Return the last page that showed anything."""
     row = connection.execute(_queries.last_page, {"run_id": run.id}).fetchone()
     return row and KeptPage(**row)
 
@@ -304,9 +314,17 @@ def end_listing(connection: Connection, run: Run) -> Run:
         return run_from_row(only_row(connection.execute(_queries.note_listing, {"run_id": run.id, **parameters})))
 
 
-def next_checks(connection: Connection, run: Run, *, is_suspect: bool, most: int) -> list[Check]:
+def oddity_before(connection: Connection, run: Run) -> Oddity:
+    """Return what the full run before this one made of Zoho's list."""
+    row = connection.execute(_queries.oddity_before, {"run_id": run.id}).fetchone()
+    return Oddity(**row) if row else Oddity(is_odd=False, missed=0)
+
+
+def next_checks(
+    connection: Connection, run: Run, *, is_suspect: bool, most: int, besides: Sequence[str] = ()
+) -> list[Check]:
     """Return items to ask Zoho for."""
-    parameters = {"run_id": run.id, "is_suspect": is_suspect, "most": most}
+    parameters = {"run_id": run.id, "is_suspect": is_suspect, "most": most, "besides": list(besides)}
     return [Check(**row) for row in connection.execute(_queries.next_checks, parameters)]
 
 

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
 from itertools import pairwise
@@ -163,14 +163,47 @@ class Reconciler:
         if not self._check(run, is_suspect=False, together=_CHECKED_TOGETHER, goes_on=goes_on):
             self._hand_back(run)
             return
-        if self._is_guarded(run):
+        relies = self._relies_on_answers(run)
+        if self._is_guarded(run) and self._are_gone(run, relies=relies, goes_on=goes_on):
             self._hold(run)
             return
         # Most suspects are gone from Zoho, and one dead id fails a whole call: begin with one at a time.
-        if not self._check(run, is_suspect=True, together=1, goes_on=goes_on):
+        if not self._check(run, is_suspect=True, together=1, goes_on=goes_on, relies=relies):
             self._hand_back(run)
             return
         self._finish(run)
+
+    def _are_gone(self, run: Run, *, relies: bool, goes_on: Callable[[], bool]) -> bool:
+        """Tell whether it is for an operator to say that so many suspects are deleted.
+
+        Raises:
+            ListUntrustworthy: some of them exist, and the run before did not find the same.
+        """
+        with self.pool.connection() as connection:
+            sample = runs.sample_suspects(connection, run, most=_SAMPLE)
+        alive = [check.item_id for check in sample if self.zoho.item(check.item_id, run_id=run.id) is not None]
+        if not alive:
+            return True
+        if not relies:
+            message = (
+                f"no page showed {run.suspects} of {run.suspected_of} products, but {len(alive)} of {len(sample)} that "
+                f"were looked up exist (such as {alive[0]}): the list was not whole, or changed much meanwhile. "
+                "If the next full run finds the same, it asks Zoho for each of them"
+            )
+            raise ListUntrustworthy(message)
+        if not self._check(run, is_suspect=True, together=_CHECKED_TOGETHER, goes_on=goes_on, relies=True, spared=[]):
+            # Told to stop: whoever goes on finds out.
+            return False
+        with self.pool.connection() as connection:
+            return self._is_guarded(runs.find(connection, run.id) or run)
+
+    def _relies_on_answers(self, run: Run) -> bool:
+        """Tell whether the full run before missed about as many items that exist.
+
+        Then the list does not show them, whatever the reason; Zoho's answer for each stands in for it.
+        """
+        with self.pool.connection() as connection:
+            return 0 < _missing(run) <= 2 * runs.oddity_before(connection, run).missed
 
     def _hand_back(self, run: Run) -> None:
         with self.pool.connection() as connection:
@@ -183,13 +216,14 @@ class Reconciler:
         """Read and merge page after page; False: not to the end yet."""
         with self.pool.connection() as connection:
             last = runs.last_page(connection, run)
-        for read in self._listing(run, last, goes_on).pages():
+            is_odd = runs.oddity_before(connection, run).is_odd
+        for read in self._listing(run, last, goes_on, is_odd=is_odd).pages():
             last = self.merge_page(run, read, last)
             if read.is_last:
                 return True
         return False
 
-    def _listing(self, run: Run, last: KeptPage | None, goes_on: Callable[[], bool]) -> Listing:
+    def _listing(self, run: Run, last: KeptPage | None, goes_on: Callable[[], bool], *, is_odd: bool) -> Listing:
         since = run.modified_since
         is_recent = run.kind == "recent"
 
@@ -206,16 +240,20 @@ class Reconciler:
             )
 
         def is_behind(page: ListedPage) -> bool:
-            # Zoho is known to ignore filters silently: what is older than was asked for shows it, and is the end.
-            return is_recent and since is not None and _is_in_order(page) and _is_older(page, since)
+            # All that was modified after the watermark was read. The overlap behind it is read as far as it stands on
+            # the same page: an import gives thousands of items one second. Zoho is known to ignore filters, too.
+            mark = since and since + runs.RECENT_OVERLAP
+            return is_recent and mark is not None and _is_in_order(page) and _is_no_newer(page, mark)
 
         return Listing(
             fetch,
             read_to=run.read_to,
             last=last,
+            shown=run.seen,
             known_until=None if is_recent or run.known_since is None else Frontier(run.known_to_id, run.known_until),
             expected=run.expected_items,
             pace=self.pace,
+            is_odd=is_odd,
             is_behind=is_behind,
             # A recent run is to cost one call: what it may miss so, the next full run finds.
             is_by_creation=not is_recent,
@@ -231,10 +269,11 @@ class Reconciler:
         started = perf_counter()
         asked_at = datetime.now(UTC)
         page = paging.kept(read.page)
-        times = [item.modified_at for item in read.page.items if item.modified_at]
+        # What bears no exact time may have been modified at any.
+        times = [item.modified_at if _is_exact(item.modified_at) else asked_at for item in read.page.items]
+        newest = max((at for at in times if at is not None), default=None)
 
         def note(connection: Connection, step: Step) -> None:
-            newest = max(times, default=None)
             runs.advance(connection, run, step.counts, page=page, read_to=read.read_to, newest_modified_at=newest)
 
         known_before = frozenset(before.item_ids) if before else frozenset()
@@ -255,15 +294,28 @@ class Reconciler:
 
     # Checks
 
-    def _check(self, run: Run, *, is_suspect: bool, together: int, goes_on: Callable[[], bool]) -> bool:
-        """Ask Zoho for what is in doubt, more at once while all of them are there; False: not all of it yet."""
+    def _check(
+        self,
+        run: Run,
+        *,
+        is_suspect: bool,
+        together: int,
+        goes_on: Callable[[], bool],
+        relies: bool = False,
+        spared: list[str] | None = None,
+    ) -> bool:
+        """Ask Zoho for what is in doubt, more at once while all of them are there; False: not all of it yet.
+
+        `relies`: that suspects exist says nothing against the list. `spared` takes up those that are gone, where they
+        are not to be tombstoned yet.
+        """
         while goes_on():
             with self.pool.connection() as connection:
-                checks = runs.next_checks(connection, run, is_suspect=is_suspect, most=together)
+                checks = runs.next_checks(connection, run, is_suspect=is_suspect, most=together, besides=spared or ())
             if not checks:
                 return True
             try:
-                together = self._ask_for(run, checks)
+                together = self._ask_for(run, checks, relies=relies, spared=spared)
             except ZohoRefused as error:
                 # Zoho gives others: what is refused to all of them is no `ZohoRefused`.
                 if len(checks) == 1:
@@ -284,7 +336,7 @@ class Reconciler:
             steps.commit(connection, run, decide, partial(_note_checks, run))
         _log.warning("item.passed_over", item_id=check.item_id, error_class=type(error).__name__, error=str(error))
 
-    def _ask_for(self, run: Run, checks: Sequence[Check]) -> int:
+    def _ask_for(self, run: Run, checks: Sequence[Check], *, relies: bool, spared: list[str] | None) -> int:
         """Ask for some items, do what Zoho says of them, and return how many to ask for together the next time."""
         item_ids = [check.item_id for check in checks]
         with self.pool.connection() as connection:
@@ -293,6 +345,9 @@ class Reconciler:
         answers: dict[str, Fields | None]
         if len(checks) == 1:
             answers = {item_ids[0]: self.zoho.item(item_ids[0], run_id=run.id)}
+            if spared is not None and answers[item_ids[0]] is None:
+                spared.append(item_ids[0])
+                return 1
         else:
             found = self.zoho.items_by_id(item_ids, run_id=run.id)
             if not found:
@@ -306,7 +361,7 @@ class Reconciler:
         for check in checks:
             is_there = answers[check.item_id] is not None
             _log.info("item.checked", item_id=check.item_id, reason=check.reason, is_there=is_there)
-        _require_a_whole_list(run, checks, answers)
+        _require_a_whole_list(run, checks, answers, relies=relies)
         if not step.cleared:
             # All of them were written by others meanwhile; they are asked for again, but not in a tight loop.
             message = "the products in doubt were written by others while Zoho was asked"
@@ -317,28 +372,19 @@ class Reconciler:
         return 1 if None in answers.values() else min(2 * len(answers), _CHECKED_TOGETHER)
 
     def _is_guarded(self, run: Run) -> bool:
-        if run.deletes_confirmed_by is not None or run.suspects <= _NEVER_HELD:
+        if run.deletes_confirmed_by is not None or _missing(run) <= _NEVER_HELD:
             return False
-        return run.suspects * 100 > run.suspected_of * self.delete_guard_percent
+        return _missing(run) * 100 > run.suspected_of * self.delete_guard_percent
 
     def _hold(self, run: Run) -> None:
-        """Leave a mass deletion to an operator; unless a sample shows that it is the list that is wrong."""
-        with self.pool.connection() as connection:
-            sample = runs.sample_suspects(connection, run, most=_SAMPLE)
-        alive = [check.item_id for check in sample if self.zoho.item(check.item_id, run_id=run.id) is not None]
-        if alive:
-            message = (
-                f"no page showed {run.suspects} of {run.suspected_of} products, but {len(alive)} of {len(sample)} that "
-                f"were looked up exist (such as {alive[0]}): the list was not whole, or changed much meanwhile"
-            )
-            raise ListUntrustworthy(message)
+        """Leave a mass deletion to an operator."""
         message = (
-            f"{run.suspects} of {run.suspected_of} products are missing in Zoho, more than "
+            f"{_missing(run)} of {run.suspected_of} products are missing in Zoho, more than "
             f"{self.delete_guard_percent} %"
         )
         with self.pool.connection() as connection:
             runs.finish(connection, run, "held", error=message)
-        _log.error("run.held", suspects=run.suspects, suspected_of=run.suspected_of)
+        _log.error("run.held", suspects=_missing(run), suspected_of=run.suspected_of)
 
     # The end
 
@@ -374,15 +420,25 @@ def _is_in_order(page: ListedPage) -> bool:
     return len(known) == len(page.items) > 0 and all(earlier <= later for later, earlier in pairwise(known))
 
 
-def _is_older(page: ListedPage, since: datetime) -> bool:
-    """Tell whether the last item of a page was modified before; a bare date may be a day of any zone."""
+def _is_exact(modified_at: datetime | None) -> bool:
+    """Tell whether this is a time of day, and not a bare date, which reads as midnight."""
+    return modified_at is not None and modified_at.time() != time.min
+
+
+def _missing(run: Run) -> int:
+    """Return how many suspects have not been found in Zoho."""
+    return run.suspects - run.missed
+
+
+def _is_no_newer(page: ListedPage, mark: datetime) -> bool:
+    """Tell whether the last item of a page was modified by then; a bare date may be a day of any zone."""
     try:
         body = page.items[-1].body()
     except BodyUnreadable:
         return False
     if body.modified_at is None:
         return False
-    return body.modified_at + (merging.DAY_IN_ANY_ZONE if body.is_day_only else timedelta()) < since
+    return body.modified_at + (merging.DAY_IN_ANY_ZONE if body.is_day_only else timedelta()) <= mark
 
 
 def _decide_checks(
@@ -420,7 +476,9 @@ def _note_checks(run: Run, connection: Connection, step: Step) -> None:
     runs.clear_checks(connection, run, step.cleared)
 
 
-def _require_a_whole_list(run: Run, checks: Sequence[Check], answers: Mapping[str, Fields | None]) -> None:
+def _require_a_whole_list(
+    run: Run, checks: Sequence[Check], answers: Mapping[str, Fields | None], *, relies: bool
+) -> None:
     """Find out that the list went on behind what was said to be its end."""
     for check in checks:
         fields = answers.get(check.item_id)
@@ -430,7 +488,7 @@ def _require_a_whole_list(run: Run, checks: Sequence[Check], answers: Mapping[st
             message = f"Zoho's list was empty, but item {check.item_id} exists: the list was not whole"
             raise ListUntrustworthy(message)
         created_at = items.time_of(fields.get("created_time"))
-        if created_at is not None and run.listed_until is not None and created_at > run.listed_until:
+        if not relies and created_at is not None and run.listed_until is not None and created_at > run.listed_until:
             message = (
                 f"Zoho's list ended with an item created at {run.listed_until.isoformat()}, but item {check.item_id} "
                 f"exists and was created at {created_at.isoformat()}: the list was not whole"

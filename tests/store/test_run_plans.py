@@ -51,7 +51,7 @@ PLANNED: dict[str, tuple[str, Mapping[str, Any]]] = {
     "advance": (RUNS.advance, PROGRESS),
     "take due runs": (RUNS.take_due_runs, {"grace": SECOND, "patience": SECOND}),
     "claim": (RUNS.claim_run, {"run_id": 4999, "worker": "w", "lease": SECOND}),
-    "next checks": (RUNS.next_checks, {"run_id": 4999, "is_suspect": True, "most": 100}),
+    "next checks": (RUNS.next_checks, {"run_id": 4999, "is_suspect": True, "most": 100, "besides": []}),
     "clear checks": (RUNS.clear_checks, {"run_id": 4999, "item_ids": ITEM_IDS[:100]}),
     "evidence": (DRIFT.evidence, EVIDENCE),
     "drift by cause": (DRIFT.drift_by_cause, {"run_id": 4999}),

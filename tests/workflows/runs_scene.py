@@ -214,7 +214,7 @@ class Shop(Scene):
     def complete(self, kind: RunKind = "full") -> Run:
         """Do a run that has no reason not to be complete at once."""
         run = self.work(self.open(kind))
-        assert (run.state, run.error) == ("complete", None)
+        assert (run.state, run.error) == ("complete", None), run.error
         return run
 
     def make_run_due(self, run: Run) -> None:

@@ -141,9 +141,10 @@ WITH advanced AS (
 SELECT id FROM advanced;
 
 -- name: last_page
+-- The last one that showed anything.
 SELECT item_ids, last_created_at
   FROM run_pages
- WHERE run_id = %(run_id)s
+ WHERE run_id = %(run_id)s AND cardinality(item_ids) > 0
  ORDER BY number DESC
  LIMIT 1;
 
@@ -206,10 +207,20 @@ UPDATE reconciliation_runs
  WHERE id = %(run_id)s
 RETURNING *;
 
+-- name: oddity_before
+-- Whether the full run before this one found Zoho's list at odds with itself or with what exists, and how many items it
+-- found in Zoho, or had to suppose there, though no page showed them.
+SELECT error_class IS NOT DISTINCT FROM 'ListUntrustworthy' OR missed > 0 AS is_odd,
+       CASE WHEN error_class = 'ListUntrustworthy' THEN suspects ELSE missed END AS missed
+  FROM reconciliation_runs
+ WHERE kind = 'full' AND id < %(run_id)s
+ ORDER BY id DESC
+ LIMIT 1;
+
 -- name: next_checks
 SELECT item_id, reason, is_suspect
   FROM run_checks
- WHERE run_id = %(run_id)s AND is_suspect = %(is_suspect)s
+ WHERE run_id = %(run_id)s AND is_suspect = %(is_suspect)s AND item_id <> ALL(%(besides)s::text[])
  ORDER BY item_id
  LIMIT %(most)s;
 
