@@ -94,22 +94,19 @@ def admit(
 
     `by` names the connection whose token it goes by; `is_persons`: somebody wants to know now, unless it is the quota.
     """
-    # What is sent in one pipeline is one transaction, without BEGIN and COMMIT.
-    with connection.pipeline():
-        connection.execute(_queries.stand_in_line)
-        cursor = connection.execute(
-            _queries.admit,
-            {
-                "purpose": purpose,
-                "run_id": run_id,
-                "per_minute": limits.per_minute,
-                "per_day": limits.per_day,
-                "concurrent": limits.concurrent,
-                "longest": LONGEST_CALL,
-                "connection": by,
-                "is_persons": is_persons,
-            },
-        )
+    cursor = connection.execute(
+        _queries.admit,
+        {
+            "purpose": purpose,
+            "run_id": run_id,
+            "per_minute": limits.per_minute,
+            "per_day": limits.per_day,
+            "concurrent": limits.concurrent,
+            "longest": LONGEST_CALL,
+            "connection": by,
+            "is_persons": is_persons,
+        },
+    )
     row = only_row(cursor)
     return Admission(row["id"], row["cause"], row["closed_by"], row["retry_after"])
 
@@ -159,7 +156,7 @@ class Closing:
 def close_gate(connection: Connection, call_id: int, closing: Closing) -> timedelta:
     """Let no process call for a while because of this call's answer, and return for how long."""
     with connection.transaction():
-        connection.execute(_queries.stand_in_line)
+        connection.execute(_queries.lock_gate)
         cursor = connection.execute(_queries.close_gate, {"call_id": call_id, **asdict(closing)})
     closed_for: timedelta = only_row(cursor)["closed_for"]
     return closed_for

@@ -1,48 +1,14 @@
 -- The quota's memory and the breaker, shared by all processes.
 
--- name: stand_in_line
--- Taken before admit, in the same transaction: the statement after it counts everything that was admitted before.
+-- name: lock_gate
+-- Taken before close_gate, in the same transaction: the statement after it knows all former closings.
 SELECT FROM api_gate FOR UPDATE;
 
 -- name: admit
--- Start a call, or say how long to wait and for what. Limits come as the counts that this purpose may use. A window is
--- full when the nth newest call lies in it: so many steps along the index, whatever the table holds.
-WITH clock AS MATERIALIZED (
-    SELECT clock_timestamp() AS at
-), waits AS (
-    -- What was refused to one connection says nothing of another, and a person who looks finds out sooner.
-    SELECT 'the breaker is open: ' || coalesce(reason, '') AS cause, closed_until AS until,
-           coalesce(api_gate.cause, 'quota') AS closed_by
-      FROM api_gate, clock
-     WHERE closed_until > at
-       AND (coalesce(api_gate.cause, 'quota') = 'quota'
-            OR NOT %(is_persons)s
-               AND (api_gate.cause <> 'installation' OR connection IS NOT DISTINCT FROM %(connection)s))
-     UNION ALL
-    SELECT 'this minute''s calls are used up', ends_at + '60 seconds', NULL
-      FROM (SELECT ends_at FROM api_calls ORDER BY ends_at DESC OFFSET %(per_minute)s - 1 LIMIT 1) AS nth, clock
-     WHERE ends_at > at - interval '60 seconds'
-     UNION ALL
-    SELECT 'this day''s calls are used up', ends_at + '24 hours', NULL
-      FROM (SELECT ends_at FROM api_calls ORDER BY ends_at DESC OFFSET %(per_day)s - 1 LIMIT 1) AS nth, clock
-     WHERE ends_at > at - interval '24 hours'
-     UNION ALL
-    -- After the breaker was open a single call goes ahead and finds out.
-    SELECT 'as many calls as allowed are under way', at + '50 milliseconds', NULL
-      FROM clock
-     WHERE (SELECT count(*) FROM api_calls WHERE is_running AND ends_at > at)
-        >= (SELECT CASE WHEN strikes > 0 THEN 1 ELSE %(concurrent)s END FROM api_gate)
-), admitted AS (
-    INSERT INTO api_calls (started_at, ends_at, purpose, run_id)
-    SELECT at, at + %(longest)s::interval, %(purpose)s, %(run_id)s
-      FROM clock
-     WHERE NOT EXISTS (SELECT FROM waits)
- RETURNING id
-)
-SELECT (SELECT id FROM admitted) AS id,
-       (SELECT cause FROM waits ORDER BY until DESC LIMIT 1) AS cause,
-       (SELECT closed_by FROM waits ORDER BY until DESC LIMIT 1) AS closed_by,
-       (SELECT max(until) - (SELECT at FROM clock) FROM waits) AS retry_after;
+-- Start a call, or say how long to wait and for what (schema.sql).
+SELECT *
+  FROM admit_call(%(purpose)s, %(run_id)s, %(per_minute)s, %(per_day)s, %(concurrent)s, %(longest)s, %(connection)s,
+                  %(is_persons)s);
 
 -- name: finish
 WITH finished AS (
@@ -62,7 +28,7 @@ UPDATE api_gate
    AND (started_at >= closed_until OR cause <> 'quota');
 
 -- name: close_gate
--- Open the breaker; stand_in_line goes before, in the same transaction. `wait` is what the first strike costs, doubled
+-- Open the breaker; lock_gate goes before, in the same transaction. `wait` is what the first strike costs, doubled
 -- by each further one up to `longest_wait`; a spent day waits for midnight, and where that was not the hour Zoho counts
 -- from, asks again every `wait`. Calls that were under way together are one strike.
 WITH call AS (
