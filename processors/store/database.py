@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import psycopg
@@ -18,8 +18,14 @@ Pool = ConnectionPool[Connection]
 AsyncConnection = psycopg.AsyncConnection[Any]
 AsyncPool = AsyncConnectionPool[AsyncConnection]
 
-AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
-"""What a call raises when Postgres is away, restarting, or refusing connections."""
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    PoolTimeout,
+)
+"""What a call raises when Postgres is away, restarting, or refusing connections, or ended this one because its process
+had been stopped in the middle of a transaction."""
 
 NOT_MIGRATED = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
 """What a statement raises before `migrate` ran."""
@@ -28,8 +34,12 @@ TOO_LARGE = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooCom
 """Also operational errors in psycopg's order, but about the values: the next try would end the same."""
 
 STATEMENT_TIMEOUT_MS = 10_000
-# One transaction spans a call to Zoho's token endpoint (processors.zoho.oauth), bounded well below this.
-IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
+# What a process locks is free again so soon after it was frozen or cut off in the middle of a transaction. Between two
+# statements lie milliseconds; the one transaction that spans a call asks for longer (zoho_connection.lock).
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 5_000
+# The same for a process that stops reading in the middle of an answer, and for a machine that vanished: on the server's
+# side, for connections by TCP.
+VANISHED_TIMEOUT_SECONDS = 8
 CONNECT_TIMEOUT_SECONDS = 3
 # The pool doubles its pause between attempts up to this, then begins anew: short, so that work goes on
 # within seconds of Postgres coming back.
@@ -50,14 +60,14 @@ _OPTIONS = {
     "keepalives_count": 2,
     "prepare_threshold": 1,
 }
-_SESSION = (
-    f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}; "
+BOUNDS: Final = (
     f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_TIMEOUT_MS}; "
-    "SET timezone = 'UTC'; "
-    # On the server's side, too: what a machine that vanished had locked is free again within some 20 s.
-    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 2; "
-    "SET tcp_user_timeout = 20000"
+    f"SET tcp_keepalives_idle = {VANISHED_TIMEOUT_SECONDS // 2}; "
+    f"SET tcp_keepalives_interval = {VANISHED_TIMEOUT_SECONDS // 4}; SET tcp_keepalives_count = 2; "
+    f"SET tcp_user_timeout = {VANISHED_TIMEOUT_SECONDS * 1000}"
 )
+"""How long Postgres keeps the locks of a process that says nothing more."""
+_SESSION: Final = f"{BOUNDS}; SET statement_timeout = {STATEMENT_TIMEOUT_MS}; SET timezone = 'UTC'"
 
 
 def sync_pool(url: str, *, size: int, name: str, is_checked: bool = False) -> Pool:

@@ -24,6 +24,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from processors.errors import MigrationFailed, SchemaUnknown
+from processors.store import database
 from processors.store.database import Connection, only_row
 from processors.store.queries import Queries
 
@@ -143,8 +144,8 @@ def connect(url: str) -> Connection:
     connection = psycopg.connect(
         url, autocommit=True, connect_timeout=10, row_factory=dict_row, application_name="zoho-mirror migrate"
     )
-    # Whatever the server's default: what takes long here is meant to.
-    connection.execute("SET statement_timeout = 0")
+    # Whatever the server's default: what takes long here is meant to, unless the process is frozen or cut off.
+    connection.execute(f"{database.BOUNDS}; SET statement_timeout = 0")
     return connection
 
 

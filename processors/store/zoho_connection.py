@@ -116,7 +116,8 @@ def lock(connection: Connection) -> None:
         TokenThrottled: another process has held it for longer than a statement may take.
     """
     try:
-        connection.execute(_queries.lock)
+        longest_call_ms = int(LONGEST_TOKEN_CALL.total_seconds() * 1000)
+        connection.execute(_queries.lock, {"longest_call_ms": longest_call_ms})
     except psycopg.errors.QueryCanceled:
         message = "another process has been waiting for the token endpoint for long"
         raise TokenThrottled(message, LONGEST_TOKEN_CALL) from None

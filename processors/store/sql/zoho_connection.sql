@@ -47,8 +47,9 @@ SELECT refresh_token, seed_digest, refused_seed_digest, refused_seed_reason, acc
 SELECT coalesce(mirrored_organization_id, organization_id) AS organization_id FROM zoho_connection;
 
 -- name: lock
--- The row's lock makes one process refresh while the others wait for what it gets.
-SELECT FROM zoho_connection FOR UPDATE;
+-- The row's lock makes one process refresh while the others wait for what it gets. Its transaction spans a call to the
+-- token endpoint: for so long it may be without a statement.
+SELECT set_config('idle_in_transaction_session_timeout', %(longest_call_ms)s::text, true) FROM zoho_connection FOR UPDATE;
 
 -- name: begin_token_call
 WITH forgotten AS (
