@@ -9,10 +9,11 @@ either nothing of an event was done, and its lease lapses, or all of it was.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from time import perf_counter
 from typing import Protocol
@@ -28,7 +29,8 @@ from processors.store.database import AWAY, TOO_LARGE, Connection, Pool
 from processors.store.inbox import Event
 from processors.store.products import Change, Current, Source
 from processors.store.settlement import ItemDecision, Verdict
-from processors.workflows import leases, merging, organisations
+from processors.workflows import fetching, leases, merging, organisations
+from processors.workflows.fetching import Asked
 from processors.workflows.merging import Answer, Decision, FetchNeeded, Settled, Write
 from processors.zoho import items, payloads
 
@@ -51,6 +53,9 @@ MOST_FAILURES = 7
 # After Postgres was away, or let a statement wait for too long.
 _HANDED_BACK_FOR = timedelta(seconds=1)
 
+# Of the ids that a line of the log names.
+_MOST_LOGGED = 20
+
 # Somebody else wrote the same item in between, again and again. Then this worker lets go for a moment.
 _MOST_ROUNDS = 10
 
@@ -64,19 +69,12 @@ class Publisher(Protocol):
         """Hand events over to the workers that call Zoho."""
 
 
-class Zoho(Protocol):
-    """What this workflow needs of `processors.zoho.client.ZohoClient`."""
-
-    def item(self, item_id: str) -> items.Fields | None:
-        """Return one item, or None where Zoho has none."""
-
-
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """What a worker process works with."""
 
     pool: Pool
-    zoho: Zoho
+    zoho: fetching.Zoho
     publisher: Publisher
     worker: str
     """The process's name, noted on what it claims."""
@@ -247,36 +245,40 @@ def _hand_over_fetches(shop: Workshop, settled: Iterable[ItemDecision]) -> None:
 
 
 def fetch_items(shop: Workshop, event_ids: Sequence[int]) -> None:
-    """Settle events that only Zoho can: one call for each item, whatever number of events wait for it.
+    """Settle events that only Zoho can: these, and whatever else waits for Zoho now, in as few calls as it takes.
 
     Raises:
         psycopg.OperationalError: Postgres is away; what was claimed comes back when its lease lapses.
     """
     deadline = perf_counter() + LONGEST_DRAIN.total_seconds()
-    for position, event_id in enumerate(event_ids):
+    claim = partial(inbox.claim, worker=shop.worker, lease=FETCH_LEASE, needs_fetch=True)
+    not_taken = set(event_ids)
+    with shop.pool.connection() as connection:
+        claimed = claim(connection, event_ids, others=BATCH)
+    while claimed:
+        not_taken -= {event.id for event, _ in claimed}
+        must_wait = _fetch(shop, [event for event, _ in claimed])
+        if must_wait:
+            # Whatever it is, the others would meet it too.
+            _put_off_fetches(shop, sorted(not_taken), must_wait)
+            return
+        if len(claimed) < BATCH or perf_counter() > deadline:
+            break
+        with shop.pool.connection() as connection:
+            claimed = claim(connection, [], others=BATCH)
+    for event_id in sorted(not_taken):
         if perf_counter() > deadline:
             # The relay goes on.
             return
+        # What failed before is asked for by itself, with the other events of its item.
         with shop.pool.connection() as connection:
             waiting = inbox.find_fetch_siblings(connection, event_id)
-            claimed: list[tuple[Event, Current]] = []
-            for suspects in (False, True):
-                claimed += inbox.claim(
-                    connection, waiting, worker=shop.worker, lease=FETCH_LEASE, needs_fetch=True, suspects=suspects
-                )
-            events = [event for event, _ in claimed if not _given_up(connection, event)]
-        if events:
-            kept = leases.kept(shop.pool, partial(inbox.renew_leases, events=events, lease=FETCH_LEASE))
-            with (
-                bound_contextvars(item_id=events[0].item_id, event_ids=[event.id for event in events]),
-                kept,
-                _held(shop, events),
-            ):
-                must_wait = _fetch_item(shop, events[0].item_id, events, claimed[0][1])
-            if must_wait:
-                # Whatever it is, the others would meet it too.
-                _put_off_fetches(shop, event_ids[position + 1 :], must_wait)
-                return
+            taken = claim(connection, waiting) + claim(connection, waiting, suspects=True)
+            events = [event for event, _ in taken if not _given_up(connection, event)]
+        must_wait = _fetch(shop, events) if events else None
+        if must_wait:
+            _put_off_fetches(shop, sorted(not_taken), must_wait)
+            return
 
 
 def _put_off_fetches(shop: Workshop, event_ids: Sequence[int], reason: MustWait) -> None:
@@ -286,29 +288,48 @@ def _put_off_fetches(shop: Workshop, event_ids: Sequence[int], reason: MustWait)
         _log.warning("events.postponed", count=count, error_class=type(reason).__name__, error=str(reason))
 
 
-def _fetch_item(shop: Workshop, item_id: str, events: Sequence[Event], current: Current) -> MustWait | None:
-    """Ask Zoho and settle; return what keeps Zoho from being asked at all."""
-    started = perf_counter()
-    try:
-        asked_at = datetime.now(UTC)
-        answer = merging.read_answer(item_id, shop.zoho.item(item_id), asked_at)
-        with shop.pool.connection() as connection:
-            decision = ItemDecision(item_id, current)
-            _decide_by_answer(decision, events, answer)
-            if settlement.settle(connection, [decision]):
-                _log_verdicts([decision], started)
-            else:
-                # A webhook, or another fetch, wrote the row while Zoho answered: what Zoho says of it now may differ.
-                for event in events:
-                    _put_off(connection, event, "its product changed while Zoho was asked")
-    except Exception as error:
-        if _is_away(error):
-            raise
-        with shop.pool.connection() as connection:
-            for event in events:
-                _fail(connection, event, error)
-        return error if isinstance(error, MustWait) else None
+def _fetch(shop: Workshop, events: Sequence[Event]) -> MustWait | None:
+    """Ask Zoho for the items of claimed events, and settle; return what keeps Zoho from being asked at all."""
+    waiting: dict[str, list[Event]] = {}
+    for event in events:
+        waiting.setdefault(event.item_id, []).append(event)
+    kept = leases.kept(shop.pool, partial(inbox.renew_leases, events=events, lease=FETCH_LEASE))
+    with bound_contextvars(event_ids=[event.id for event in events][:_MOST_LOGGED]), kept, _held(shop, events):
+        started = perf_counter()
+        try:
+            for asked in fetching.Asking(shop.pool, shop.zoho).each(list(waiting)):
+                _settle_answers(shop, [(each, waiting.pop(each.item_id)) for each in asked], started)
+                started = perf_counter()
+        except Exception as error:
+            if _is_away(error):
+                raise
+            with shop.pool.connection() as connection:
+                for event in itertools.chain.from_iterable(waiting.values()):
+                    _fail(connection, event, error)
+            return error if isinstance(error, MustWait) else None
     return None
+
+
+def _settle_answers(shop: Workshop, answered: Iterable[tuple[Asked, Sequence[Event]]], started: float) -> None:
+    with shop.pool.connection() as connection:
+        decisions = []
+        for asked, events in answered:
+            decision = ItemDecision(asked.item_id, asked.known)
+            try:
+                _decide_by_answer(decision, events, asked.given())
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one item must not stop the others
+                for event in events:
+                    _fail(connection, event, error)
+            else:
+                decisions.append(decision)
+        settled, refused = _settle(connection, decisions)
+        _log_verdicts(settled, started)
+        done = {decision.item_id for decision in settled} | refused
+        for decision in decisions:
+            if decision.item_id not in done:
+                # A webhook, or another fetch, wrote the row while Zoho answered: what Zoho says of it now may differ.
+                for verdict in decision.verdicts:
+                    _put_off(connection, verdict.event, "its product changed while Zoho was asked")
 
 
 def _decide_by_answer(decision: ItemDecision, events: Sequence[Event], answer: Answer) -> None:

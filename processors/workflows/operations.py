@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 import psycopg
 
 from processors import logs
-from processors.errors import PublishFailed, RunRefused, WrittenByOthers
+from processors.errors import MustWait, PublishFailed, RunRefused, WorkError, WrittenByOthers
 from processors.store import api_calls, audit, certificates, runs, settlement
 from processors.store.audit import Requester
 from processors.store.certificates import Certificate, Recomputation
 from processors.store.database import Connection, Pool
-from processors.store.products import Change
+from processors.store.products import Change, Changes
 from processors.store.runs import Prospects, Run, RunKind, Trigger
 from processors.store.settlement import ItemDecision
-from processors.workflows import merging
+from processors.workflows import fetching, merging
+from processors.workflows.fetching import Asked
 from processors.workflows.merging import Outcome, Write
 from processors.workflows.paging import PER_PAGE
-from processors.zoho.items import Fields
 
 # A full run that ended by a fault is started again after so long, instead of tomorrow; then after twice as long.
 _AGAIN_AFTER = timedelta(minutes=30)
@@ -36,13 +37,6 @@ class RunPublisher(Protocol):
 
     def publish_run(self, run_id: int) -> None:
         """Ask a worker to work on a run."""
-
-
-class Zoho(Protocol):
-    """What these actions need of `processors.zoho.client.ZohoClient`."""
-
-    def item(self, item_id: str) -> Fields | None:
-        """Return one item, or None where Zoho has none."""
 
 
 # Runs
@@ -252,51 +246,73 @@ class FetchedItem:
     error: str | None = None
 
 
-def fetch_items(pool: Pool, zoho: Zoho, item_ids: Sequence[str], requester: Requester) -> list[FetchedItem]:
+def fetch_items(pool: Pool, zoho: fetching.Zoho, item_ids: Sequence[str], requester: Requester) -> list[FetchedItem]:
     """Ask Zoho for items now and write what it says; one that fails is told with its reason and stops no other.
 
     Raises:
         psycopg.OperationalError: Postgres is away.
     """
     fetched = []
-    for item_id in item_ids:
-        try:
-            fetched.append(fetch_item(pool, zoho, item_id, requester))
-        except psycopg.OperationalError:
-            raise
-        except Exception as error:  # noqa: BLE001 - said of this item, while the others go on
-            _log.warning("item.not_fetched", item_id=item_id, error_class=type(error).__name__, error=str(error))
-            fetched.append(FetchedItem(item_id, None, {}, str(error) or type(error).__name__))
+    for item_id, done in _fetch(pool, zoho, item_ids, requester).items():
+        if isinstance(done, Exception):
+            _log.warning("item.not_fetched", item_id=item_id, error_class=type(done).__name__, error=str(done))
+            done = FetchedItem(item_id, None, {}, str(done) or type(done).__name__)  # noqa: PLW2901 - as it is told
+        fetched.append(done)
     return fetched
 
 
-def fetch_item(pool: Pool, zoho: Zoho, item_id: str, requester: Requester) -> FetchedItem:
+def fetch_item(pool: Pool, zoho: fetching.Zoho, item_id: str, requester: Requester) -> FetchedItem:
     """Ask Zoho for one item now and write what it says.
 
     Raises:
         WorkError: Zoho cannot be asked, or its answer is of no use; see `processors.errors`.
         psycopg.OperationalError: Postgres is away.
     """
+    done = _fetch(pool, zoho, [item_id], requester)[item_id]
+    if isinstance(done, Exception):
+        raise done
+    return done
+
+
+def _fetch(
+    pool: Pool, zoho: fetching.Zoho, item_ids: Sequence[str], requester: Requester
+) -> dict[str, FetchedItem | Exception]:
+    """Return what came of each item, in the order of their ids as given."""
+    done: dict[str, FetchedItem | Exception] = {}
+    left = list(dict.fromkeys(item_ids))
+    asking = fetching.Asking(pool, zoho)
     for _round in range(_MOST_ROUNDS):
-        with pool.connection() as connection:
-            current = settlement.read_current(connection, [item_id])[item_id]
-        asked_at = datetime.now(UTC)
-        answer = merging.read_answer(item_id, zoho.item(item_id), asked_at)
-        decided = merging.decide_answer(current, answer)
-        if not isinstance(decided, Write):
-            with pool.connection() as connection:
-                audit.note(connection, requester, "item.fetched", [item_id], {"outcome": decided.outcome})
-            return FetchedItem(item_id, decided.outcome, {})
-        product, changes = decided.product, decided.changes
-        decision = ItemDecision(item_id, current, product)
-        if changes:
-            modified_at = None if product.deleted_at else product.zoho_last_modified_at
-            decision.changes.append(Change("fetch", changes, modified_at))
+        try:
+            for asked in itertools.chain.from_iterable(asking.each(left)):
+                written = _write_answer(pool, asked, requester)
+                if written is not None:
+                    done[asked.item_id] = written
+        except MustWait as error:
+            done |= dict.fromkeys([item_id for item_id in left if item_id not in done], error)
+        # Somebody else wrote their rows while Zoho answered: what Zoho says of them now may differ.
+        left = [item_id for item_id in left if item_id not in done]
+        if not left:
+            break
+    done |= dict.fromkeys(left, WrittenByOthers("its product was written by others again and again"))
+    return {item_id: done[item_id] for item_id in item_ids}
+
+
+def _write_answer(pool: Pool, asked: Asked, requester: Requester) -> FetchedItem | Exception | None:
+    """Write one answer, with the record of who asked; None: somebody else wrote the row meanwhile."""
+    item_id = asked.item_id
+    decision, changes = ItemDecision(item_id, asked.known), Changes()
+    try:
+        decided = merging.decide_answer(asked.known, asked.given())
+        if isinstance(decided, Write):
+            decision.product, changes = decided.product, decided.changes
+            if changes:
+                modified_at = None if decided.product.deleted_at else decided.product.zoho_last_modified_at
+                decision.changes.append(Change("fetch", changes, modified_at))
         with pool.connection() as connection, connection.transaction():
-            if settlement.settle(connection, [decision]):
-                audit.note(connection, requester, "item.fetched", [item_id], {"outcome": decided.outcome})
-                _log.info("item.fetched", item_id=item_id, outcome=decided.outcome)
-                return FetchedItem(item_id, decided.outcome, dict(changes))
-        # Somebody else wrote the row while Zoho answered: what Zoho says of it now may differ.
-    message = "its product was written by others again and again"
-    raise WrittenByOthers(message)
+            if not settlement.settle(connection, [decision]):
+                return None
+            audit.note(connection, requester, "item.fetched", [item_id], {"outcome": decided.outcome})
+    except (WorkError, psycopg.DataError) as error:
+        return error
+    _log.info("item.fetched", item_id=item_id, outcome=decided.outcome)
+    return FetchedItem(item_id, decided.outcome, dict(changes))

@@ -31,20 +31,19 @@ from processors.errors import (
     PermanentError,
     TransientError,
     WrittenByOthers,
-    ZohoRefused,
 )
-from processors.store import certificates, runs, settlement
+from processors.store import certificates, runs
 from processors.store import drift as drift_store
 from processors.store.database import AWAY, Connection, Pool, encode_json
-from processors.store.products import NOT_DRIFT, Current
+from processors.store.products import NOT_DRIFT
 from processors.store.runs import Check, KeptPage, Run, RunState, WebhookState
-from processors.workflows import leases, merging, paging, steps
+from processors.workflows import fetching, leases, merging, paging, steps
+from processors.workflows.fetching import Asked
 from processors.workflows.listed_pages import decide_page
 from processors.workflows.merging import Decision
 from processors.workflows.paging import Frontier, Listing, Pace, ReadPage, Window
 from processors.workflows.steps import Step
 from processors.zoho import items
-from processors.zoho.items import Fields
 from processors.zoho.listing import ListedPage
 
 LONGEST_STRETCH = timedelta(minutes=4)
@@ -54,8 +53,6 @@ MOST_FAILURES = 5
 """Five tries of one page, with pauses of 1, 3, 9 and 27 seconds between them; then the run ends, incomplete."""
 
 _FIRST_RETRY = timedelta(seconds=1)
-# Zoho documents no limit; integrators ask for 100 to 200.
-_CHECKED_TOGETHER = 100
 # A sweep that would tombstone no more than this is never held, whatever share that is.
 _NEVER_HELD = 10
 _SAMPLE = 5
@@ -63,14 +60,8 @@ _SAMPLE = 5
 _log = logs.get(__name__)
 
 
-class Zoho(Protocol):
+class Zoho(fetching.Zoho, Protocol):
     """What this workflow needs of `processors.zoho.client.ZohoClient`."""
-
-    def item(self, item_id: str, *, run_id: int | None = None) -> Fields | None:
-        """Return one item, or None where Zoho has none."""
-
-    def items_by_id(self, item_ids: Sequence[str], *, run_id: int) -> dict[str, Fields] | None:
-        """Return several items, or None where at least one of them is gone."""
 
     def item_page(
         self,
@@ -160,7 +151,7 @@ class Reconciler:
                 return
             with self.pool.connection() as connection:
                 run = runs.end_listing(connection, run)
-        if not self._check(run, is_suspect=False, together=_CHECKED_TOGETHER, goes_on=goes_on):
+        if not self._check(run, is_suspect=False, goes_on=goes_on):
             self._hand_back(run)
             return
         relies = self._relies_on_answers(run)
@@ -191,7 +182,7 @@ class Reconciler:
                 "If the next full run finds the same, it asks Zoho for each of them"
             )
             raise ListUntrustworthy(message)
-        if not self._check(run, is_suspect=True, together=_CHECKED_TOGETHER, goes_on=goes_on, relies=True, spared=[]):
+        if not self._check(run, is_suspect=True, goes_on=goes_on, relies=True, spared=[]):
             # Told to stop: whoever goes on finds out.
             return False
         with self.pool.connection() as connection:
@@ -299,7 +290,7 @@ class Reconciler:
         run: Run,
         *,
         is_suspect: bool,
-        together: int,
+        together: int = fetching.MOST_TOGETHER,
         goes_on: Callable[[], bool],
         relies: bool = False,
         spared: list[str] | None = None,
@@ -309,67 +300,44 @@ class Reconciler:
         `relies`: that suspects exist says nothing against the list. `spared` takes up those that are gone, where they
         are not to be tombstoned yet.
         """
+        asking = fetching.Asking(self.pool, self.zoho, run.id, together)
         while goes_on():
             with self.pool.connection() as connection:
-                checks = runs.next_checks(connection, run, is_suspect=is_suspect, most=together, besides=spared or ())
+                checks = runs.next_checks(
+                    connection, run, is_suspect=is_suspect, most=asking.together, besides=spared or ()
+                )
             if not checks:
                 return True
-            try:
-                together = self._ask_for(run, checks, relies=relies, spared=spared)
-            except ZohoRefused as error:
-                # Zoho gives others: what is refused to all of them is no `ZohoRefused`.
-                if len(checks) == 1:
-                    self._pass_over(run, checks[0], error)
-                together = max(1, len(checks) // 2)
+            of = {check.item_id: check for check in checks}
+            answered = [(of[asked.item_id], asked) for asked in asking.ask(list(of))]
+            if spared is not None:
+                spared += [check.item_id for check, asked in answered if _is_gone(asked)]
+                answered = [(check, asked) for check, asked in answered if not _is_gone(asked)]
+            if answered:
+                self._take_answers(run, answered, relies=relies)
         return False
 
-    def _pass_over(self, run: Run, check: Check, error: Exception) -> None:
-        """Keep an item that Zoho will not give as one that cannot be used: it stops nothing."""
-
-        def decide(_refused: Mapping[str, Exception], _beaten: AbstractSet[str]) -> Step:
-            step = Step(cleared=[check.item_id])
-            # Replayed, this body has the item fetched.
-            step.keep_unusable(check.item_id, encode_json({"item_id": check.item_id}), error)
-            return step
-
-        with self.pool.connection() as connection:
-            steps.commit(connection, run, decide, partial(_note_checks, run))
-        _log.warning("item.passed_over", item_id=check.item_id, error_class=type(error).__name__, error=str(error))
-
-    def _ask_for(self, run: Run, checks: Sequence[Check], *, relies: bool, spared: list[str] | None) -> int:
-        """Ask for some items, do what Zoho says of them, and return how many to ask for together the next time."""
-        item_ids = [check.item_id for check in checks]
-        with self.pool.connection() as connection:
-            known = settlement.read_current(connection, item_ids)
-        asked_at = datetime.now(UTC)
-        answers: dict[str, Fields | None]
-        if len(checks) == 1:
-            answers = {item_ids[0]: self.zoho.item(item_ids[0], run_id=run.id)}
-            if spared is not None and answers[item_ids[0]] is None:
-                spared.append(item_ids[0])
-                return 1
-        else:
-            found = self.zoho.items_by_id(item_ids, run_id=run.id)
-            if not found:
-                # At least one of them is gone, or none was answered for.
-                return len(checks) // 2
-            answers = {**found}
-        checks = [check for check in checks if check.item_id in answers]
-        decide = partial(_decide_checks, checks, known, answers, asked_at)
+    def _take_answers(self, run: Run, answered: Sequence[tuple[Check, Asked]], *, relies: bool) -> None:
+        """Do what Zoho says of some items; one that it will not give is kept as one that cannot be used."""
+        for _check, asked in answered:
+            if isinstance(asked.answer, TransientError):
+                raise asked.answer
+        decide = partial(_decide_checks, answered)
         with self.pool.connection() as connection:
             step = steps.commit(connection, run, decide, partial(_note_checks, run))
-        for check in checks:
-            is_there = answers[check.item_id] is not None
-            _log.info("item.checked", item_id=check.item_id, reason=check.reason, is_there=is_there)
-        _require_a_whole_list(run, checks, answers, relies=relies)
+        for check, asked in answered:
+            if isinstance(asked.answer, Exception):
+                error = asked.answer
+                _log.warning(
+                    "item.passed_over", item_id=check.item_id, error_class=type(error).__name__, error=str(error)
+                )
+            else:
+                _log.info("item.checked", item_id=check.item_id, reason=check.reason, is_there=asked.fields is not None)
+        _require_a_whole_list(run, answered, relies=relies)
         if not step.cleared:
             # All of them were written by others meanwhile; they are asked for again, but not in a tight loop.
             message = "the products in doubt were written by others while Zoho was asked"
             raise WrittenByOthers(message)
-        if len(answers) < len(item_ids):
-            # Zoho answers for no more at once.
-            return len(answers)
-        return 1 if None in answers.values() else min(2 * len(answers), _CHECKED_TOGETHER)
 
     def _is_guarded(self, run: Run) -> bool:
         if run.deletes_confirmed_by is not None or _missing(run) <= _NEVER_HELD:
@@ -441,34 +409,33 @@ def _is_no_newer(page: ListedPage, mark: datetime) -> bool:
     return body.modified_at + (merging.DAY_IN_ANY_ZONE if body.is_day_only else timedelta()) <= mark
 
 
+def _is_gone(asked: Asked) -> bool:
+    return asked.fields is None and not isinstance(asked.answer, Exception)
+
+
 def _decide_checks(
-    checks: Sequence[Check],
-    known: Mapping[str, Current],
-    answers: Mapping[str, Fields | None],
-    asked_at: datetime,
-    refused: Mapping[str, Exception],
-    beaten: AbstractSet[str],
+    answered: Sequence[tuple[Check, Asked]], refused: Mapping[str, Exception], beaten: AbstractSet[str]
 ) -> Step:
     """Decide what Zoho's answers for single items do; the answers for `beaten` may be outdated, and decide nothing."""
     step = Step()
-    for check in checks:
+    for check, asked in answered:
         if check.item_id in beaten:
             continue
-        fields, current = answers[check.item_id], known[check.item_id]
         step.cleared.append(check.item_id)
-        step.counts.missed += check.is_suspect and fields is not None
-        if fields is not None and check.item_id in refused:
-            step.keep_unusable(check.item_id, encode_json(fields), refused[check.item_id])
+        step.counts.missed += check.is_suspect and asked.fields is not None
+        # Replayed, a body with nothing but its id has the item fetched.
+        body = encode_json({"item_id": check.item_id} if isinstance(asked.answer, Exception) else asked.fields)
+        if asked.fields is not None and check.item_id in refused:
+            step.keep_unusable(check.item_id, body, refused[check.item_id])
             continue
-        decide = partial(_decide_answered, fields, check.item_id, current, asked_at)
-        decided = step.attempt(check.item_id, encode_json(fields), decide)
+        decided = step.attempt(check.item_id, body, partial(_decide_answered, asked))
         if decided is not None:
-            step.take_down(check.item_id, current, decided, is_counted=fields is not None)
+            step.take_down(check.item_id, asked.known, decided, is_counted=asked.fields is not None)
     return step
 
 
-def _decide_answered(fields: Fields | None, item_id: str, current: Current, asked_at: datetime) -> Decision:
-    return merging.decide_answer(current, merging.read_answer(item_id, fields, asked_at))
+def _decide_answered(asked: Asked) -> Decision:
+    return merging.decide_answer(asked.known, asked.given())
 
 
 def _note_checks(run: Run, connection: Connection, step: Step) -> None:
@@ -476,12 +443,10 @@ def _note_checks(run: Run, connection: Connection, step: Step) -> None:
     runs.clear_checks(connection, run, step.cleared)
 
 
-def _require_a_whole_list(
-    run: Run, checks: Sequence[Check], answers: Mapping[str, Fields | None], *, relies: bool
-) -> None:
+def _require_a_whole_list(run: Run, answered: Sequence[tuple[Check, Asked]], *, relies: bool) -> None:
     """Find out that the list went on behind what was said to be its end."""
-    for check in checks:
-        fields = answers.get(check.item_id)
+    for check, asked in answered:
+        fields = asked.fields
         if not check.is_suspect or not fields:
             continue
         if run.seen == 0:

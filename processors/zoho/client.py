@@ -128,7 +128,7 @@ class ZohoClient:
         answer = self._ask(_about_item(item_id, run_id))
         return None if answer is None else answer["item"]
 
-    def items_by_id(self, item_ids: Sequence[str], *, run_id: int) -> dict[str, Fields] | None:
+    def items_by_id(self, item_ids: Sequence[str], *, run_id: int | None = None) -> dict[str, Fields] | None:
         """Return several items with one call, or None where Zoho answers 404: one of them is gone, not said which.
 
         An id that is missing from the answer was not answered for.

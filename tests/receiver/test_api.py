@@ -128,7 +128,7 @@ class FakeZoho:
     def __init__(self, answer: dict[str, Any] | Exception | None) -> None:
         self.answer = answer
 
-    def item(self, _item_id: str) -> dict[str, Any] | None:
+    def item(self, _item_id: str, **_run: Any) -> dict[str, Any] | None:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer

@@ -43,7 +43,7 @@ Call = Callable[[Case], Any]
 class AnsweringZoho:
     """A Zoho that has one item, and knows nothing of any other."""
 
-    def item(self, item_id: str) -> dict[str, Any] | None:
+    def item(self, item_id: str, **_run: Any) -> dict[str, Any] | None:
         if item_id != MUG:
             return None
         return {

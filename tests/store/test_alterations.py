@@ -72,7 +72,7 @@ class ListingZoho:
     def item(self, item_id: str, *, run_id: int | None = None) -> Fields | None:  # noqa: ARG002
         return next((item for item in self.items if item["item_id"] == item_id), None)
 
-    def items_by_id(self, item_ids: Sequence[str], *, run_id: int) -> dict[str, Fields] | None:
+    def items_by_id(self, item_ids: Sequence[str], *, run_id: int | None = None) -> dict[str, Fields] | None:
         found = {item_id: self.item(item_id, run_id=run_id) for item_id in item_ids}
         whole = {item_id: item for item_id, item in found.items() if item is not None}
         return whole if len(whole) == len(found) else None

@@ -59,15 +59,22 @@ class FakeZoho:
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
         self.calls: list[str] = []
+        """Of single items, and what was asked for together, divided by commas."""
 
-    def items_by_id(self, *_item_ids: Any, **_run: Any) -> dict[str, items.Fields] | None:
-        raise AssertionError("this Zoho answers for one item at a time")
+    def items_by_id(self, item_ids: Sequence[str], **_run: Any) -> dict[str, items.Fields] | None:
+        self.calls.append(",".join(item_ids))
+        found = {item_id: self._answer(item_id) for item_id in item_ids}
+        whole = {item_id: fields for item_id, fields in found.items() if fields is not None}
+        return whole if len(whole) == len(found) else None
 
     def item_page(self, **_asked: Any) -> ListedPage:
         raise AssertionError("this Zoho has no list")
 
     def item(self, item_id: str, **_run: Any) -> items.Fields | None:
         self.calls.append(item_id)
+        return self._answer(item_id)
+
+    def _answer(self, item_id: str) -> items.Fields | None:
         answer = self.answers[item_id]
         if isinstance(answer, Exception):
             raise answer

@@ -12,7 +12,9 @@ from tests.workflows.runs_scene import LIST, Shop
 from tests.workflows.scene import thin
 
 EVENTS = 50
-WORK = f"{LIST}*"
+WORK = "/inventory/v1/item*"
+"""The list, single items, and several at once."""
+DETAILS = Fault("*/itemdetails", status=400, code=98765)
 INSTALLATION = {
     "wrong organisation": Fault(WORK, status=400, code=6041, message="This user is not associated with the CompanyID"),
     "trial over": Fault(WORK, status=400, code=103001, message="Your trial is over"),
@@ -94,6 +96,7 @@ def test_one_item_that_zoho_refuses_dies_and_no_other(shop: Shop) -> None:
     events = wait_for_details(shop, 10)
     bad = shop.event(events[0])["item_id"]
     shop.at_zoho.faults.add(Fault(f"{LIST}/{bad}", status=400, code=98765))
+    shop.at_zoho.faults.add(DETAILS)
     shop.fetch(*events)
     assert states(shop) == {"recorded": 1, "processed": 9}
     assert shop.event(events[0])["error_class"] == "RefusalUnexplained"
@@ -110,6 +113,7 @@ def test_two_items_that_zoho_refuses_are_told_from_an_installation_by_one_that_i
     shop.apply(*events)
     for item_id in ids[:2]:
         shop.at_zoho.faults.add(Fault(f"{LIST}/{item_id}", status=400, code=98765))
+    shop.at_zoho.faults.add(DETAILS)
     for _try in range(3):
         shop.make_due()
         shop.fetch(*events)
@@ -123,7 +127,7 @@ def test_a_run_passes_over_an_item_that_zoho_refuses_and_is_complete(shop: Shop)
     for item_id in ids[3:5]:
         shop.alter(item_id, "price = 99")
         shop.at_zoho.faults.add(Fault(f"{LIST}/{item_id}", status=400, code=98765))
-    shop.at_zoho.faults.add(Fault("*/itemdetails", status=400, code=98765))
+    shop.at_zoho.faults.add(DETAILS)
     run = shop.run()
     assert (run.state, run.failed) == ("complete", 2)
     assert len(shop.dead_events()) == 2
