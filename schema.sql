@@ -31,7 +31,8 @@ CREATE TABLE products (
     -- projection (processors/workflows/merging.py).
     raw jsonb NOT NULL DEFAULT '{}',
     -- Keys of `raw` whose value is older than zoho_last_modified_at, with the time of that value in seconds since
-    -- 1970: a newer body did not carry them. "~" before a key: half a second earlier. Few, usually.
+    -- 1970: a newer body did not carry them. "~" before a key: half a second earlier. Few, usually. "=" is no key, but the
+    -- time of the newest answer of Zoho's that was merged.
     older_keys jsonb NOT NULL DEFAULT '{}',
     -- All of `raw` comes from Zoho's list, whose other keys give way to those of the first webhook or single answer.
     is_listed boolean NOT NULL DEFAULT false,

@@ -34,8 +34,10 @@ NOT_DRIFT: frozenset[Cause] = frozenset({"first_load", "during_run", "delivery_l
 """Causes for which nothing is to be blamed: no webhook could have made the change, or one was about to."""
 
 
-# Of custom fields that only a list told of (processors/workflows/merging.py). Release 0.1.0 reads whole seconds alone.
+# Of custom fields that only a list told of, and of an answer (processors/workflows/merging.py). Release 0.1.0 reads
+# whole seconds alone.
 _HALF_EARLIER = "~"
+_ANSWERED = "="
 _HALF_A_SECOND = timedelta(seconds=0.5)
 
 
@@ -54,6 +56,8 @@ class Product:
     """When something other than the mirror wrote the row, and nothing of it is certain until Zoho confirms it."""
     is_listed: bool = False
     """All of `raw` comes from Zoho's list: no webhook and no single answer was merged into it yet."""
+    answered_at: datetime | None = None
+    """The newest time of an answer of Zoho's that was merged: of that second, deliveries only add to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ def current_from_row(row: Row) -> Current:
         zoho_last_modified_at=row["zoho_last_modified_at"],
         deleted_at=row["deleted_at"],
         raw=row["raw"],
-        older_keys=_read_times(row["older_keys"]),
+        **_read_times(row["older_keys"]),
         altered_at=row["altered_at"],
         is_listed=row["is_listed"],
     )
@@ -127,19 +131,22 @@ def current_from_row(row: Row) -> Current:
     return replace(current, product=projected, stored=product)
 
 
-def written_times(older_keys: Mapping[str, datetime]) -> dict[str, int]:
+def written_times(product: Product) -> dict[str, int]:
     """Return what the column `older_keys` holds: whole seconds since 1970; a time half a second earlier has a mark."""
-    return {
-        f"{_HALF_EARLIER}{key}" if at.microsecond else key: math.ceil(at.timestamp()) for key, at in older_keys.items()
+    times = {
+        f"{_HALF_EARLIER}{key}" if at.microsecond else key: math.ceil(at.timestamp())
+        for key, at in product.older_keys.items()
     }
+    return times if product.answered_at is None else {**times, _ANSWERED: math.ceil(product.answered_at.timestamp())}
 
 
-def _read_times(written: Mapping[str, int]) -> dict[str, datetime]:
-    return {
+def _read_times(written: Mapping[str, int]) -> dict[str, Any]:
+    times = {
         key.removeprefix(_HALF_EARLIER): datetime.fromtimestamp(seconds, UTC)
         - (_HALF_A_SECOND if key.startswith(_HALF_EARLIER) else timedelta())
         for key, seconds in written.items()
     }
+    return {"answered_at": times.pop(_ANSWERED, None), "older_keys": times}
 
 
 def differences(old: Product | None, new: Product) -> Changes:

@@ -89,7 +89,7 @@ def settle(connection: Connection, decisions: Sequence[ItemDecision]) -> set[str
         "altered_at": [product and product.altered_at for product in products],
         "is_listed": [product is not None and product.is_listed for product in products],
         "raw": [product and encode_json(product.raw).decode() for product in products],
-        "older_keys": [product and encode_json(written_times(product.older_keys)).decode() for product in products],
+        "older_keys": [product and encode_json(written_times(product)).decode() for product in products],
         "digest": [decision.digest for decision in decisions],
         "event_id": [verdict.event.id for _, verdict in verdicts],
         "attempt": [verdict.event.attempt for _, verdict in verdicts],

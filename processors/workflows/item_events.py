@@ -336,10 +336,20 @@ def _decide_by_answer(decision: ItemDecision, events: Sequence[Event], answer: A
     """Let one answer decide all events that waited for it; the first of them is what changed the row."""
     current = decision.current
     for event in events:
-        decided = merging.decide_answer(current, answer)
+        decided = merging.decide_answer(current, answer, _said_by(event))
         decision.verdicts.append(_take_down(event, decided, decision, answer.body))
         if decision.product is not None:
             current = replace(current, product=decision.product)
+
+
+def _said_by(event: Event) -> items.Body | None:
+    if event.kind == "deleted":
+        return None
+    try:
+        _, fields = payloads.read_item(event.body, event.content_type, event.query_string)
+    except (BodyUnreadable, PermanentError):
+        return None
+    return items.read_body(fields)
 
 
 def _is_away(error: Exception) -> bool:

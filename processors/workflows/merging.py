@@ -4,15 +4,17 @@ Of every key `raw` keeps the value with the newest `last_modified_time` that any
 projection of that. A body is therefore merged key by key: a key it lacks is left alone, an older value never
 replaces a newer one, and in whatever order the bodies arrive the same values remain. Keys that belong to another
 (`processors.zoho.keys`) do not outlive it. Where two bodies of one second give a column different values, nothing
-decides between them but Zoho: the decision is then to fetch. Of keys that fill no column, the larger text remains.
+decides between them but Zoho: the decision is then to fetch. Of keys that fill no column, the larger text remains,
+unless Zoho was asked: of the second that its answer gives, the answer stands, and deliveries add what it leaves out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from processors import field_table
 from processors.errors import ItemUnusable
@@ -142,15 +144,27 @@ def _require_same_item(item_id: str, fields: items.Fields) -> None:
         raise ItemUnusable(message)
 
 
-def decide_answer(current: Current, answer: Answer) -> Settled | Write:
+def decide_answer(current: Current, answer: Answer, said: items.Body | None = None) -> Settled | Write:
     """Decide what Zoho's own answer does; `current` was read before Zoho was asked.
+
+    `said` is the body of a delivery that waited for it. What the answer leaves out is taken from there, as it would be
+    if the delivery came later.
 
     Raises:
         ItemUnusable: the answer has no name or no status.
     """
     if answer.body is None:
         return decide_absent(current, answer.answered_at)
-    return decide_fetched(current, answer.item_id, answer.body, answer.asked_at)
+    decided = decide_fetched(current, answer.item_id, answer.body, answer.asked_at)
+    row = decided.product if isinstance(decided, Write) else current.product
+    if row is None or row.zoho_last_modified_at is None or said is None or said.missing or said.modified_at is None:
+        return decided
+    if said.is_day_only or said.modified_at > row.zoho_last_modified_at:
+        return decided
+    merged = replace(_merged(row, said, said.modified_at), deleted_at=row.deleted_at)
+    if merged.content != row.content or _is_same(merged, row):
+        return decided
+    return replace(decided, product=merged) if isinstance(decided, Write) else Write("unchanged", merged, {})
 
 
 def decide_fetched(current: Current, item_id: str, body: items.Body, asked_at: datetime) -> Settled | Write:
@@ -173,8 +187,9 @@ def decide_fetched(current: Current, item_id: str, body: items.Body, asked_at: d
     if row and known_at and modified_at and known_at > modified_at and _is_day_only(row):
         # Midnight in UTC was only a stand-in for the time that is known now.
         older_keys = {key: min(at, modified_at) for key, at in row.older_keys.items()}
-        row = replace(row, zoho_last_modified_at=modified_at, older_keys=older_keys)
-    return _written(row, item_id, body, modified_at=modified_at, was_at=known_at, is_final=True)
+        answered_at = row.answered_at and min(row.answered_at, modified_at)
+        row = replace(row, zoho_last_modified_at=modified_at, older_keys=older_keys, answered_at=answered_at)
+    return _written(row, item_id, body, modified_at=modified_at, was_at=known_at, is_answer=True)
 
 
 def decide_absent(current: Current, now: datetime) -> Settled | Write:
@@ -260,15 +275,24 @@ def _written(
     *,
     modified_at: datetime | None,
     was_at: datetime | None,
-    is_final: bool = False,
+    is_answer: bool = False,
 ) -> Settled | Write:
     """Merge `body`, whose equal times are no conflict any more, into the row; `was_at` is the time stored there."""
     if row is None:
         said = _said(body, modified_at or _NEVER)
         older_keys = {key: at for key, at in said.items() if modified_at is not None and at < modified_at}
-        product = Product(item_id, body.content, modified_at, None, body.fields, older_keys, is_listed=body.is_listed)
+        product = Product(
+            item_id,
+            body.content,
+            modified_at,
+            None,
+            body.fields,
+            older_keys,
+            is_listed=body.is_listed,
+            answered_at=modified_at if is_answer else None,
+        )
         return Write("created", product, differences(None, product))
-    product = _merged(row, body, modified_at or _NEVER, is_final=is_final)
+    product = _merged(row, body, modified_at or _NEVER, is_answer=is_answer)
     changes = differences(row, product)
     if changes or product.zoho_last_modified_at != was_at:
         return Write("updated", product, changes)
@@ -277,7 +301,7 @@ def _written(
 
 
 def _is_same(product: Product, row: Product) -> bool:
-    return (product.raw, product.older_keys) == (row.raw, row.older_keys)
+    return (product.raw, product.older_keys, product.answered_at) == (row.raw, row.older_keys, row.answered_at)
 
 
 def _replaced(row: Product, body: items.Body) -> Write:
@@ -295,18 +319,29 @@ def _replaced(row: Product, body: items.Body) -> Write:
     return Write("updated" if changes or row.altered_at else "unchanged", product, changes)
 
 
-def _merged(row: Product, body: items.Body, said_at: datetime, *, is_final: bool = False) -> Product:
-    """Keep of each key the newest value, whichever side has it; of equal times the body's where it `is_final`."""
+def _merged(row: Product, body: items.Body, said_at: datetime, *, is_answer: bool = False) -> Product:
+    """Keep of each key the newest value, whichever side has it; of equal times an answer's."""
     newest = max(row.zoho_last_modified_at or _NEVER, said_at)
+    answered_at = max(row.answered_at or _NEVER, said_at) if is_answer else row.answered_at
+    is_answered = not is_answer and said_at == answered_at
     is_of_one_kind = row.is_listed == body.is_listed
     raw = {key: row.raw[key] for key in row.raw if is_of_one_kind or not row.is_listed or _is_shared(key)}
     times = {key: _time_of(row, key) for key in raw}
+    if is_answer:
+        same_time = [key for key in raw if times[key] == said_at and key not in body.fields]
+        for key in same_time:
+            # What goes with a value that Zoho does not confirm.
+            if any(owner in body.fields and row.raw.get(owner) != body.fields[owner] for owner in keys.owners(key)):
+                del raw[key]
     for key, at in _said(body, said_at).items():
         if not (is_of_one_kind or row.is_listed or _is_shared(key)):
             continue
         value = body.fields[key]
-        is_later = key not in times or at > times[key]
-        if is_later or (at == times[key] and (is_final or _outweighs(value, raw[key]))):
+        if key not in raw or at > times[key]:
+            is_taken = not is_answered or _is_confirmed(key, body, raw, times, said_at)
+        else:
+            is_taken = at == times[key] and (is_answer or (not is_answered and _outweighs(value, raw[key])))
+        if is_taken:
             raw[key], times[key] = value, at
     void = [key for key in raw if any(times.get(owner, _NEVER) > times[key] for owner in keys.owners(key))]
     for key in void:
@@ -320,7 +355,16 @@ def _merged(row: Product, body: items.Body, said_at: datetime, *, is_final: bool
         older_keys={key: at for key, at in times.items() if key in raw and at < newest},
         altered_at=row.altered_at,
         is_listed=row.is_listed and body.is_listed,
+        answered_at=answered_at,
     )
+
+
+def _is_confirmed(
+    key: str, body: items.Body, raw: Mapping[str, Any], times: Mapping[str, datetime], at: datetime
+) -> bool:
+    """Tell whether a key of a body goes with values that Zoho's answer of the same second gives as well."""
+    known = [owner for owner in keys.owners(key) if owner in raw and times[owner] >= at]
+    return all(owner in body.fields and body.fields[owner] == raw[owner] for owner in known)
 
 
 def _said(body: items.Body, said_at: datetime) -> dict[str, datetime]:
@@ -342,8 +386,18 @@ def _is_shared(key: str) -> bool:
 
 
 def _outweighs(value: object, other: object) -> bool:
-    """Decide between two values of one second that say no different thing of a column: always for the same one."""
-    return value != other and _canonical(value) > _canonical(other)
+    """Decide between two values of one second that say no different thing of a column: always for the same one.
+
+    For the one that says more, so that all spellings of a fact are decided alike.
+    """
+    return value != other and _weight(value) > _weight(other)
+
+
+def _weight(value: object) -> tuple[int, int, str]:
+    """Nothing is less than text, which is less than a number or a structure; of two of a kind, the longer is more."""
+    text = _canonical(value)
+    kind = 0 if value in (None, "") else 1 if isinstance(value, str) else 2
+    return kind, len(text), text
 
 
 def _canonical(value: object) -> str:

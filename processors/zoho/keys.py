@@ -14,30 +14,50 @@ CUSTOM: Final = ("custom_fields", "custom_field_hash")
 
 CUSTOM_PREFIX: Final = "cf_"
 
-_OWNERS: Final[Mapping[str, str]] = {
+_OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
     # Prices that only details carry.
-    "sales_rate": "rate",
-    "pricebook_rate": "rate",
-    "price_brackets": "rate",
-    "default_price_brackets": "rate",
+    **dict.fromkeys(("sales_rate", "pricebook_rate", "price_brackets", "default_price_brackets"), ("rate",)),
+    # Figures that are computed from the stock or divide it up. A list row with newer stock has none of them.
+    **dict.fromkeys(
+        (
+            "committed_stock",
+            "actual_committed_stock",
+            "available_for_sale",
+            "available_for_sale_stock",
+            "actual_available_for_sale_stock",
+            "asset_value",
+        ),
+        ("stock_on_hand",),
+    ),
+    # There are none where stock is not tracked; webhooks write "" then.
+    **dict.fromkeys(("initial_stock", "reorder_level"), ("track_inventory",)),
+    # Organisations with locations have one of the two names (zoho.md, section 4.3).
+    "locations": ("warehouses", "stock_on_hand"),
+    "warehouses": ("locations", "stock_on_hand"),
     # Details carry one object, list rows its parts.
     **dict.fromkeys(
         ("length", "width", "height", "weight", "weight_unit", "dimension_unit"),
-        "package_details",
+        ("package_details",),
     ),
-    # Organisations with locations have one of the two names (zoho.md, section 4.3).
-    "warehouses": "locations",
-    "locations": "warehouses",
+    **dict.fromkeys(CUSTOM, CUSTOM),
+    # The name of what another key gives the id of, and what describes it.
+    "unit_id": ("unit",),
+    "account_name": ("account_id",),
+    "purchase_account_name": ("purchase_account_id",),
+    "inventory_account_name": ("inventory_account_id",),
+    "tax_name": ("tax_id",),
+    "tax_percentage": ("tax_id",),
+    "image_type": ("image_name",),
+    "image_id": ("image_name",),
+    "image_document_id": ("image_name",),
 }
 
 
 def owners(key: str) -> Iterator[str]:
-    """Yield the keys that, where they are newer, make this one void."""
+    """Yield the keys that, where they are newer, make this one void: of a twin, also what its plain key belongs to."""
+    plain = key
     for twin in _TWINS:
-        if key.endswith(twin):
-            yield key.removesuffix(twin)
-    owner = _OWNERS.get(key)
-    if owner is not None:
-        yield owner
-    if key.startswith(CUSTOM_PREFIX) or key in CUSTOM:
-        yield from (custom for custom in CUSTOM if custom != key)
+        if plain.endswith(twin):
+            plain = plain.removesuffix(twin)
+            yield plain
+    yield from CUSTOM if plain.startswith(CUSTOM_PREFIX) else _OWNERS.get(plain, ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,7 +21,7 @@ from processors.workflows.item_events import Workshop
 from processors.zoho.client import ZohoClient
 from simulator import Catalogue, ManualClock, Zoho, identity, serve, shapes, wire
 from simulator.catalogue import Change, ItemEvent
-from simulator.items import Item, ItemChanges, ItemDetails
+from simulator.items import CustomField, Item, ItemChanges, ItemDetails
 from tests import expected
 from tests.conftest import ENCRYPTION_KEY
 from tests.workflows.scene import FakePublisher, Scene
@@ -30,6 +31,8 @@ _CALLS = 1_000_000
 
 SOMETIME = datetime(2026, 10, 5, 16, 2, 21, tzinfo=UTC)
 
+_COLOUR = CustomField("4100000000000000991", "cf_colour", "Colour", "string", "Red")
+_SIZE = CustomField("4100000000000000992", "cf_size", "Size", "number", Decimal("1.5"))
 _DETAILS: dict[str, st.SearchStrategy[Any]] = {
     "sku": st.sampled_from(["", "MUG-1", "CUP-2"]),
     "description": st.sampled_from(["", "Big"]),
@@ -37,6 +40,7 @@ _DETAILS: dict[str, st.SearchStrategy[Any]] = {
     "status": st.sampled_from(["active", "inactive"]),
     "brand": st.sampled_from(["", "Hearthline"]),
     "unit": st.sampled_from(["pcs", ""]),
+    "custom_fields": st.sampled_from([(), (_COLOUR,), (replace(_COLOUR, value="Blue"), _SIZE)]),
     "track_inventory": st.booleans(),
     "stock_on_hand": st.sampled_from([Decimal("7.0"), Decimal("-2.5")]),
 }
@@ -187,6 +191,19 @@ class Deliveries(RuleBasedStateMachine):
         assert live.keys() == set(self._live)
         assert self.scene.execute("SELECT error FROM events WHERE state = 'dead'") == []
         self._history_leads_to_the_rows(rows)
+        for row in live.values():
+            self._raw_does_not_contradict_itself(row["raw"])
+
+    def _raw_does_not_contradict_itself(self, raw: dict[str, Any]) -> None:
+        spelled = {key: value for key, value in raw.items() if key.startswith("cf_") and not key.endswith("_formatted")}
+        assert spelled.items() <= raw["custom_field_hash"].items()
+        named = {key for key in raw["custom_field_hash"] if not key.endswith("_unformatted")}
+        assert {entry["api_name"] for entry in raw["custom_fields"]} == named
+        for key, twin in [(key, raw[f"{key}_formatted"]) for key in raw if f"{key}_formatted" in raw]:
+            if isinstance(raw[key], Decimal | int):
+                assert twin.lstrip("₹") == f"{raw[key]:,.2f}", key
+        assert raw["sales_rate"] == raw["pricebook_rate"] == raw["rate"]
+        assert ("committed_stock" in raw and raw["committed_stock"] != "") == (raw["stock_on_hand"] != "")
 
     def _history_leads_to_the_rows(self, rows: dict[str, Any]) -> None:
         told: dict[str, dict[str, Any]] = {item_id: {} for item_id in rows}
