@@ -37,6 +37,8 @@ LIST = "/inventory/v1/items"
 UNKNOWN = "4100000000000999999"
 NOWHERE = f"postgres://mirror:{PASSWORD}@127.0.0.1:1/none"
 
+# A command that goes on showing its progress for so long shows not what it should.
+_SECONDS_ON_TERMINAL = 45.0
 _TERMINAL_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # What rich and click read of the terminal they are started from.
 _OF_A_TERMINAL = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
@@ -100,10 +102,13 @@ class Shop:
             _command(arguments), env=env, cwd=procfile.ROOT, stdin=theirs, stdout=theirs, stderr=theirs
         ) as process:
             os.close(theirs)
-            received = b""
+            received, shown = b"", ""
             # Reading fails once the last process has closed its end.
+            deadline = time.monotonic() + _SECONDS_ON_TERMINAL
             with contextlib.suppress(OSError):
                 while chunk := os.read(ours, 65_536):
+                    if time.monotonic() > deadline:
+                        process.kill()
                     received += chunk
                     shown = _TERMINAL_CODE.sub("", received.decode("utf-8", "replace"))
                     if interrupted_at and interrupted_at in " ".join(shown.split()):
@@ -111,7 +116,7 @@ class Shop:
                         process.send_signal(signal.SIGINT)
             os.close(ours)
             code = process.wait(20)
-        assert not interrupted_at, f"never showed {interrupted_at!r}"
+        assert not interrupted_at, f"never showed {interrupted_at!r}, but {shown}"
         lines = [line.rstrip() for line in re.split(r"[\r\n]+", _TERMINAL_CODE.sub("", received.decode()))]
         return self._looked_through(Said(code, "\n".join(lines).strip()))
 
@@ -368,15 +373,15 @@ def test_a_terminal_shows_why_a_run_waits_and_for_how_long(shop: Shop) -> None:
     shop.reconcile()
     shop.zoho.limits.per_day = 0
     with shop.working():
-        said = shop.on_terminal("reconcile", "--wait", interrupted_at="answered 429 with code 45")
+        said = shop.on_terminal("reconcile", "--wait", interrupted_at="answered 429, code 45")
     assert said.code == 1
-    assert re.search(r"waits \d+ (min|h): Zoho's quota is used up: it answered 429 with code 45", said.text)
+    assert re.search(r"waits \d+ (min|h): Zoho's quota is used up: Zoho answered 429, code 45", said.text)
     assert fits(said), said.out
     shop.have_worker()
     on_terminal, in_json = shop.on_terminal("status"), shop.run("status", "--json").json[0]
     # The quota comes back by itself.
     assert on_terminal.code == 0
-    assert "is under way and waits: Zoho's quota is used up: it answered 429 with code 45" in on_terminal.text
+    assert "is under way and waits: Zoho's quota is used up: Zoho answered 429, code 45" in on_terminal.text
     assert re.search(r"none for \d+ (min|h): Zoho answered 429 with code 45", on_terminal.text)
     assert fits(on_terminal), on_terminal.out
     assert in_json["overview"]["api_usage"]["closed_for"] > timedelta(minutes=1).total_seconds()
