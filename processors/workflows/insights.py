@@ -241,13 +241,22 @@ def _refused(connection: Connection) -> list[RefusedShare]:
     counts = [count for count in rejections_lately(connection) if count.reason in _REFUSED]
     if sum(count.count for count in counts) < _FEWEST_REFUSED:
         return []
-    delivered = {row["route"]: row["count"] for row in connection.execute(_queries.delivered_lately)}
+    delivered = {row["route"]: row for row in connection.execute(_queries.delivered_lately)}
     shares = []
     for count in counts:
-        refused = sum(other.count for other in counts if other.route == count.route)
-        total = refused + delivered.get(count.route, 0)
-        # Whatever they were refused for: half of them unsigned and half of them wrongly signed are all of them refused.
-        if count.count >= _FEWEST_REFUSED and refused * 2 >= total:
+        let_in = delivered.get(count.route, {"count": 0, "this_hour": 0})
+        is_signature = count.reason.startswith("signature_")
+        # Half of them unsigned and half of them wrongly signed are all of them refused.
+        refused = sum(
+            other.count
+            for other in counts
+            if other.route == count.route
+            and (other.reason == count.reason or (is_signature and other.reason.startswith("signature_")))
+        )
+        total = refused + let_in["count"]
+        # What is refused before its signature is looked at may be anybody's, as long as others are let in.
+        is_zohos = is_signature or let_in["this_hour"] == 0
+        if count.count >= _FEWEST_REFUSED and refused * 2 >= total and is_zohos:
             shares.append(RefusedShare(count.route, count.reason, count.count, total))
     return shares
 

@@ -34,8 +34,9 @@ def break_off(web: Web, number: int) -> None:
 
 
 def refuse(web: Web, number: int) -> None:
-    """Each from another sender, and with an address that it made up."""
-    headers = {"Content-Type": JSON, "X-Forwarded-For": f"{number}-{'x' * 2_000}"}
+    """Each from another sender, with much that it made up in front of its address."""
+    sender = f"{number}-{'x' * 2_000}, 198.51.{number // 200}.{1 + number % 200}"
+    headers = {"Content-Type": JSON, "X-Forwarded-For": sender}
     assert web.client.post(ITEMS, content=item(), headers=headers).status_code == 401
 
 

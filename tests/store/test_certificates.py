@@ -234,9 +234,9 @@ def test_a_certificate_does_not_hold_for_another_moment(scene: Scene) -> None:
 def test_each_certificate_of_a_history_holds(scene: Scene) -> None:
     taken = [certified(scene)]
     for second in range(5):
-        update(scene, second, str(second % 2), name=f"Mug {second}")
+        update(scene, second, str(1 + second % 2), name=f"Mug {second}")
         taken.append(certified(scene))
-    delete(scene, "0")
+    delete(scene, "1")
     taken.append(certified(scene))
     assert [certificate.items for certificate in taken] == [0, 1, 2, 2, 2, 2, 1]
     assert all(holds(scene, certificate) for certificate in taken)

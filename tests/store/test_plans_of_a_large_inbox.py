@@ -71,7 +71,11 @@ PLANNED_ANEW = {
 """Statements with filters: the planner knows each time what is asked for, so there is no plan for any parameters."""
 
 BY_STATE = {"events_state_outcome", "events_unfinished"}
-OF_THE_BACKLOG = {"inbox.claim_events": ["events_unfinished"], "inbox.take_due": ["events_unfinished"]}
+OF_THE_BACKLOG = {
+    "inbox.claim_events": ["events_unfinished"],
+    "inbox.take_due": ["events_unfinished"],
+    "inbox.hurry_fetches": ["events_unfinished"],
+}
 """Statements that take whatever waits, in the order in which it may be taken, and how they find it."""
 
 NOW = datetime.now(UTC)
@@ -100,6 +104,7 @@ GIVEN: dict[str, object] = {
     "error": "no answer from Zoho",
     "error_at": "client.py, line 1, in get",
     "error_class": "ZohoUnavailable",
+    "error_classes": ["NotAuthorised", "ZohoAway"],
     "event_id": 17_000,
     "after_item": "",
     "fields_version": "0f0f0f0f",

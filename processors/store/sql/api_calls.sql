@@ -103,6 +103,7 @@ SELECT zoho_item_id
   FROM products
  WHERE deleted_at IS NULL
    AND NOT zoho_item_id = ANY (ARRAY(SELECT unnest(about) FROM api_calls WHERE verdict = 'refused') || %(about)s::text[])
+ ORDER BY zoho_item_id
  LIMIT 1;
 
 -- name: forget_old_calls

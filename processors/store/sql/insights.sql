@@ -105,7 +105,7 @@ SELECT route, reason, sum(count)::bigint AS count
 
 -- name: delivered_lately
 -- Of the same time: what was let in. Whoever sends events without Zoho, a sweep or a replay, is not counted.
-SELECT kind AS route, count(*) AS count
+SELECT kind AS route, count(*) AS count, count(*) FILTER (WHERE received_at > date_trunc('hour', now())) AS this_hour
   FROM events
  WHERE received_at > date_trunc('hour', now()) - interval '24 hours'
    AND run_id IS NULL
