@@ -326,7 +326,9 @@ def _merged(row: Product, body: items.Body, said_at: datetime, *, is_answer: boo
     is_answered = not is_answer and said_at == answered_at
     is_of_one_kind = row.is_listed == body.is_listed
     raw = {key: row.raw[key] for key in row.raw if is_of_one_kind or not row.is_listed or _is_shared(key)}
-    times = {key: _time_of(row, key) for key in raw}
+    times = dict.fromkeys(raw, row.zoho_last_modified_at or _NEVER) | {
+        key: at for key, at in row.older_keys.items() if key in raw
+    }
     if is_answer:
         same_time = [key for key in raw if times[key] == said_at and key not in body.fields]
         for key in same_time:
@@ -343,7 +345,8 @@ def _merged(row: Product, body: items.Body, said_at: datetime, *, is_answer: boo
             is_taken = at == times[key] and (is_answer or (not is_answered and _outweighs(value, raw[key])))
         if is_taken:
             raw[key], times[key] = value, at
-    void = [key for key in raw if any(times.get(owner, _NEVER) > times[key] for owner in keys.owners(key))]
+    older = [key for key in raw if times[key] < newest]
+    void = [key for key in older if any(times.get(owner, _NEVER) > times[key] for owner in keys.owners(key))]
     for key in void:
         del raw[key]
     return Product(
@@ -352,7 +355,7 @@ def _merged(row: Product, body: items.Body, said_at: datetime, *, is_answer: boo
         zoho_last_modified_at=None if newest == _NEVER else newest,
         deleted_at=None,
         raw=raw,
-        older_keys={key: at for key, at in times.items() if key in raw and at < newest},
+        older_keys={key: times[key] for key in older if key in raw},
         altered_at=row.altered_at,
         is_listed=row.is_listed and body.is_listed,
         answered_at=answered_at,
@@ -372,7 +375,9 @@ def _said(body: items.Body, said_at: datetime) -> dict[str, datetime]:
 
     What a list says of custom fields, in one of their spellings, gives way to what names all of them in that second.
     """
-    listed_at = said_at - _HALF_A_SECOND if body.is_listed and said_at > _NEVER else said_at
+    if not body.is_listed or said_at == _NEVER:
+        return dict.fromkeys(body.fields, said_at)
+    listed_at = said_at - _HALF_A_SECOND
     return {key: listed_at if key.startswith(keys.CUSTOM_PREFIX) else said_at for key in body.fields}
 
 

@@ -5,7 +5,8 @@ Zoho spells one fact in several keys. A body need not carry all of them, so a ke
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 _TWINS: Final = ("_formatted", "_unformatted")
@@ -53,11 +54,10 @@ _OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def owners(key: str) -> Iterator[str]:
-    """Yield the keys that, where they are newer, make this one void: of a twin, also what its plain key belongs to."""
-    plain = key
-    for twin in _TWINS:
-        if plain.endswith(twin):
-            plain = plain.removesuffix(twin)
-            yield plain
-    yield from CUSTOM if plain.startswith(CUSTOM_PREFIX) else _OWNERS.get(plain, ())
+@lru_cache(4096)
+def owners(key: str) -> tuple[str, ...]:
+    """Return the keys that, where they are newer, make this one void: of a twin, also what its plain key belongs to."""
+    twin = next((twin for twin in _TWINS if key.endswith(twin)), "")
+    plain = key.removesuffix(twin)
+    belongs_to = CUSTOM if plain.startswith(CUSTOM_PREFIX) else _OWNERS.get(plain, ())
+    return (plain, *belongs_to) if twin else belongs_to
