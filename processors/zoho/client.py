@@ -305,7 +305,9 @@ class ZohoClient:
             case "refused":
                 return self._of_refusal(question, call, token)
             case "quota":
-                return BudgetSpent(f"Zoho's quota is used up: {message}", call.retry_after or timedelta(minutes=1))
+                # Zoho's own words for its codes are long, and the same for each.
+                told = message if call.code is None else f"Zoho answered {call.status}, code {call.code}"
+                return BudgetSpent(f"Zoho's quota is used up: {told}", call.retry_after or timedelta(minutes=1))
             case "installation":
                 if call.closed_by:
                     self._tell_organisations()

@@ -128,9 +128,12 @@ def find_out_why_a_price_changed(mirror: Mirror, operator: Operator) -> None:
 
 def repair_what_zoho_refused(mirror: Mirror, operator: Operator) -> None:
     """Two events die; they are seen on the first page by their cause, looked at, and replayed, all that match."""
-    fault = Fault("/inventory/v1/items/*", status=400, code=2, message="Invalid value passed for item")
-    mirror.zoho.faults.add(fault)
-    for each in mirror.zoho.catalogue.all()[:2]:
+    refused = mirror.zoho.catalogue.all()[:2]
+    paths = [*(f"/inventory/v1/items/{each.item_id}" for each in refused), "/inventory/v1/itemdetails"]
+    faults = [Fault(path, status=400, code=2, message="Invalid value passed for item") for path in paths]
+    for fault in faults:
+        mirror.zoho.faults.add(fault)
+    for each in refused:
         mirror.zoho.catalogue.edit(each.item_id, rate=Decimal("5.55"), webhook=False)
         mirror.deliver_thin(each.item_id)
     dead = "SELECT count(*) FROM events WHERE state = 'dead'"
@@ -139,7 +142,8 @@ def repair_what_zoho_refused(mirror: Mirror, operator: Operator) -> None:
     assert "2 dead events" in operator.reads("ZohoRefused")
     page.click("a:has-text('ZohoRefused')")
     assert "Invalid value passed for item" in operator.reads("Only those")
-    mirror.zoho.faults.remove(fault)
+    for fault in faults:
+        mirror.zoho.faults.remove(fault)
     operator.press("Replay all that match")
     operator.reads("2 would ask Zoho")
     page.fill("#reason", "Zoho takes it again")
