@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, count
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from python_multipart import multipart
@@ -32,12 +32,15 @@ _FORMS: Final[Mapping[str, BodyForm]] = {
 }
 _ITEM_KEYS = ("item", "composite_item")
 _ID_KEYS = ("item_id", "composite_item_id")
+# A list of items, which no rule sends: whoever does has no rule of another module to look for.
+_OF_ITEMS = ("items", "composite_items")
 _JSON_STRING = "JSONString"
 # What integrators put around an envelope, beside keys such as event_type and organization_id.
 _WRAPPERS = ("data", "payload", "body", "content", "event", "message", "record", "resource")
 _EXPECTED = 'the body should hold an item, as in {"item": {"item_id": "…"}}'
 # An envelope in an envelope in an envelope is the most that any template is known to make.
 _DEEPEST_ENVELOPE = 4
+_Nothing = Literal[""] | None
 # Of Zoho's other modules, in the singular and without separators; their documents have items inside.
 _OTHER_MODULES = frozenset({
     "assembly", "bill", "bundle", "contact", "creditnote", "customer", "customerpayment", "deliverychallan", "estimate",
@@ -46,14 +49,27 @@ _OTHER_MODULES = frozenset({
     "salesorder", "salesreturn", "shipment", "shipmentorder", "transferorder", "vendor", "vendorcredit",
     "vendorpayment",
 })  # fmt: skip
-# An object with one of these is such a document, or one of its lines. (An item has a group_id and a vendor_id.)
-_OTHER_IDS = {
-    key: key.removesuffix("_id")
-    for key in (
-        "bill_id", "creditnote_id", "estimate_id", "inventory_adjustment_id", "invoice_id", "package_id",
-        "purchaseorder_id", "salesorder_id", "salesreturn_id", "shipment_id", "transfer_order_id", "vendor_credit_id",
-    )
-} | {"line_item_id": "line_item"}  # fmt: skip
+
+
+class _NoDocument(msgspec.Struct):
+    """The ids that a document of another module, or one of its lines, has, and an item has not."""
+
+    bill_id: _Nothing = None
+    creditnote_id: _Nothing = None
+    estimate_id: _Nothing = None
+    inventory_adjustment_id: _Nothing = None
+    invoice_id: _Nothing = None
+    line_item_id: _Nothing = None
+    package_id: _Nothing = None
+    purchaseorder_id: _Nothing = None
+    salesorder_id: _Nothing = None
+    salesreturn_id: _Nothing = None
+    shipment_id: _Nothing = None
+    transfer_order_id: _Nothing = None
+    vendor_credit_id: _Nothing = None
+
+
+_OTHER_IDS = {key: key.removesuffix("_id") for key in _NoDocument.__struct_fields__}
 _MODULE_SAYING_KEYS = ("event_type", "module", "entity_type")
 _MODULE_NAME = re.compile(r"[A-Za-z]\w{1,39}", re.ASCII)
 
@@ -93,7 +109,7 @@ CHECK = b'{"zoho_mirror":"check"}'
 """A body that `check` sends through the public address, to see that signed deliveries arrive whole."""
 
 
-class _UsualItem(msgspec.Struct):
+class _UsualItem(_NoDocument, kw_only=True):
     item_id: str
     last_modified_time: str = ""
 
@@ -300,6 +316,9 @@ def _items(envelope: object, depth: int) -> Iterator[Mapping[str, Any]]:
             inner = level.get(key)
             inner = _embedded(inner) if isinstance(inner, str) else inner
             if isinstance(inner, dict):
+                # A line of a document, in the envelope that a template gave it, is still no item.
+                if other := _other_id(inner):
+                    raise _not_an_item(inner, other)
                 yield inner
         if any(key in level for key in _ID_KEYS):
             yield level
@@ -307,12 +326,12 @@ def _items(envelope: object, depth: int) -> Iterator[Mapping[str, Any]]:
 
 def _other_module(level: Mapping[str, Any]) -> str | None:
     """Return the module of Zoho whose document this is, if it says so and that is not the items'."""
+    if other := _other_id(level):
+        return other
     is_item = any(key in level for key in _ID_KEYS)
     for key, value in level.items():
         if not is_item and isinstance(value, dict | list) and key.lower().replace("_", "") in _OTHER_MODULES:
             return key
-        if key in _OTHER_IDS and value:
-            return _OTHER_IDS[key]
         if key in _MODULE_SAYING_KEYS and isinstance(value, str):
             words = re.split(r"[^a-z]+", value.lower(), maxsplit=2)[:2]
             for name in ("".join(words), words[0]):
@@ -321,9 +340,14 @@ def _other_module(level: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _other_id(level: Mapping[str, Any]) -> str | None:
+    """Return the document or line whose id this object has."""
+    return next((_OTHER_IDS[key] for key, value in level.items() if key in _OTHER_IDS and value), None)
+
+
 def _unknown_key(envelope: object) -> str | None:
     """Return the key under which a body that holds no item holds something else."""
-    known = {*_ITEM_KEYS, *_WRAPPERS, _JSON_STRING}
+    known = {*_ITEM_KEYS, *_WRAPPERS, _JSON_STRING, *_OF_ITEMS}
     for level in _levels(envelope, _DEEPEST_ENVELOPE):
         for key, value in level.items():
             if key not in known and isinstance(value, dict | list):

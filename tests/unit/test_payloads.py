@@ -143,6 +143,9 @@ FOREIGN: dict[str, tuple[Any, str]] = {
     "beside the item": ({"package": {"package_id": "1"}, "item": ITEM}, "package"),
     "bare": ({"purchaseorder_id": "1", "item_id": ID}, "purchaseorder"),
     "a bare line": (LINE, "line_item"),
+    "a line as an item": ({"item": LINE}, "line_item"),
+    "an item of an invoice": ({"item": {**ITEM, "invoice_id": "1"}}, "invoice"),
+    "a line in a wrapper": ({"event_type": "x", "data": {"composite_item": json.dumps(LINE)}}, "line_item"),
     "a group": ({"item_group": {"items": [ITEM]}}, "item_group"),
 }
 
@@ -160,6 +163,17 @@ def test_an_item_in_the_document_of_another_module_is_not_read_and_the_module_is
         assert f"a document of the module {module}. A workflow rule of that module calls this address" in reason
         with pytest.raises(BodyUnreadable):
             identify(body, content_type, b"")
+
+
+@pytest.mark.parametrize("nothing", ["", None, 0])
+def test_an_item_that_names_no_document_is_an_item(nothing: object) -> None:
+    body = _json({"item": {**ITEM, "invoice_id": nothing}})
+
+    assert read_item(body, JSON, b"")[0] == identify(body, JSON, b"")[0] == ID
+
+
+def test_a_list_of_items_sends_nobody_to_the_rules_of_another_module() -> None:
+    assert "module" not in _reason(_json({"items": [ITEM]}))
 
 
 def test_the_fields_of_another_modules_document_are_no_item() -> None:
