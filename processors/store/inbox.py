@@ -127,6 +127,8 @@ async def _revive(connection: AsyncConnection, deliveries: Sequence[Delivery]) -
     parameters = {
         "fingerprint": [delivery.fingerprint for delivery in deliveries],
         "item_id": [delivery.item_id for delivery in deliveries],
+        "is_dated": [delivery.is_dated for delivery in deliveries],
+        "body": [delivery.body for delivery in deliveries],
         "content_type": [delivery.content_type for delivery in deliveries],
         "query_string": [delivery.query_string for delivery in deliveries],
     }

@@ -12,7 +12,7 @@ import pytest
 
 from processors.store import database, inbox
 from processors.store.inbox import Delivery
-from processors.zoho import signatures
+from processors.zoho import payloads, signatures
 from tests.receiver.conftest import Serve
 from tests.receiver.serving import (
     DELETED,
@@ -27,6 +27,7 @@ from tests.receiver.serving import (
     item,
     multipart,
     part,
+    signed,
 )
 
 _PROCESS = """
@@ -88,6 +89,23 @@ def test_a_body_that_could_not_be_read_is_tried_again_with_what_can_be_read_now(
     assert web.deliver(item("77")).json() == first
     event = rows.only_event()
     assert (event["item_id"], event["content_type"], event["query_string"]) == ("77", "application/json", b"")
+
+
+def test_what_was_kept_dead_in_a_writing_without_an_item_is_kept_anew_as_it_comes_with_one(
+    web: Web, rows: Rows
+) -> None:
+    """Cut anew, it came first: the delivery itself must not be read from that body."""
+    text = item("77").decode()
+    pairs = [("JSONString", text)]
+    cut = urlencode({"JSONStri": f"ng{text}"})
+    refused = web.client.request("PUT", f"{ITEMS}?{cut}", headers=signed(b"", pairs=pairs, content_type=None)).json()
+    assert refused["state"] == "dead"
+
+    assert web.deliver_form(pairs).json() == {"event_id": refused["event_id"], "state": "recorded"}
+    event = rows.only_event()
+    assert (event["item_id"], event["is_dated"]) == ("77", True)
+    kept = payloads.read_item(bytes(event["body"]), event["content_type"], bytes(event["query_string"]))
+    assert kept[0] == "77"
 
 
 def test_an_unreadable_body_stays_one_dead_event_however_often_it_comes(web: Web, rows: Rows) -> None:

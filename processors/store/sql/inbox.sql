@@ -19,12 +19,14 @@ RETURNING id, fingerprint, state;
 
 -- name: revive_dead_events
 -- The same body was delivered again after its event died: that event is tried again, as it is read now. It may have
--- died because an older version, or another content type, found no item in it.
+-- died because an older version found no item in it, or because what is signed was written in another way: it is kept as
+-- it is written now.
 WITH dead AS (
-    SELECT events.id, incoming.item_id, incoming.content_type, incoming.query_string
+    SELECT events.id, incoming.item_id, incoming.is_dated, incoming.body, incoming.content_type, incoming.query_string
       FROM events
-      JOIN unnest(%(fingerprint)b::bytea[], %(item_id)b::text[], %(content_type)b::text[], %(query_string)b::bytea[])
-           AS incoming (fingerprint, item_id, content_type, query_string) USING (fingerprint)
+      JOIN unnest(%(fingerprint)b::bytea[], %(item_id)b::text[], %(is_dated)b::boolean[], %(body)b::bytea[],
+                  %(content_type)b::text[], %(query_string)b::bytea[])
+           AS incoming (fingerprint, item_id, is_dated, body, content_type, query_string) USING (fingerprint)
      WHERE state = 'dead'
      ORDER BY events.id
        FOR UPDATE OF events
@@ -32,7 +34,8 @@ WITH dead AS (
 UPDATE events
    SET state = 'recorded', failures = 0, error_class = NULL, error = NULL, error_at = NULL, claimable_at = now(),
        queued_at = NULL, replay_id = NULL, discarded_at = NULL, discarded_by = NULL, discard_reason = NULL,
-       needs_fetch = false, item_id = dead.item_id, content_type = dead.content_type, query_string = dead.query_string
+       needs_fetch = false, item_id = dead.item_id, is_dated = dead.is_dated, body = dead.body,
+       content_type = dead.content_type, query_string = dead.query_string
   FROM dead
  WHERE events.id = dead.id
 RETURNING events.id, fingerprint, state;
