@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 _WITH_PORT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[^\]]*)\])(?::[0-9]{1,5})?")
 _LONGEST = 100
 # IPv4 as a translator between the two writes it (RFC 6052): all of it would be one /64.
 _NAT64 = IPv6Network("64:ff9b::/96")
+_MAPPED = IPv6Network("::ffff:0:0/96")
 _NETWORK_BITS = 64
 
 
@@ -32,6 +33,16 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
         if address in _NAT64:
             return IPv4Address(int(address) & 0xFFFFFFFF)
     return address
+
+
+def network_of(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """Return a network as `address_of` reads its addresses: one of IPv4 within IPv6 is that of IPv4."""
+    if isinstance(network, IPv6Network):
+        for prefix in (_MAPPED, _NAT64):
+            if network.subnet_of(prefix):
+                bits = network.prefixlen - prefix.prefixlen
+                return IPv4Network((int(network.network_address) & 0xFFFFFFFF, bits))
+    return network
 
 
 def counted_as(text: str) -> str:

@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from processors import redaction, service_urls
+from processors import redaction, senders, service_urls
 from processors.errors import ConfigurationError
 from processors.pasting import cleaned, cleaned_parts
 
@@ -140,6 +140,7 @@ def _zone(value: object) -> object:
 
 # Shown, logged and sent to others: no place for a password.
 HttpUrl = Annotated[str, _matches(r"https?://[^\s/?#@]+(/[^\s?#]*)?"), AfterValidator(lambda url: url.rstrip("/"))]
+Network = Annotated[IPv4Network | IPv6Network, AfterValidator(senders.network_of)]
 Cron = Annotated[str, AfterValidator(_cron)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_webhook_secret)]
 DatabaseUrl = Annotated[
@@ -209,7 +210,7 @@ class Settings(BaseModel):
     )
     delete_guard_percent: Decimal = Field(Decimal(5), ge=0, le=100, description="a percentage, 0 to 100")
 
-    webhook_allowed_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+    webhook_allowed_networks: tuple[Network, ...] = Field(
         (), description="networks in CIDR form, comma-separated, or nothing"
     )
     trusted_proxies: int = Field(0, ge=0, le=10, description="the number of proxies in front (1 on Heroku), 0 to 10")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from processors import senders
+from processors.settings import Settings
 from receiver.proxies import client_address
 
 
@@ -39,6 +40,27 @@ from receiver.proxies import client_address
 )  # fmt: skip
 def test_an_address_is_read_however_it_is_written(written: str, read: str) -> None:
     assert str(senders.address_of(written)) == read
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("64:ff9b::10.0.0.0/104", "10.0.0.0/8"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_an_allowed_network_holds_the_addresses_that_are_read_from_its_spelling(written: str, read: str) -> None:
+    (network,) = Settings.load(environ={"WEBHOOK_ALLOWED_NETWORKS": written}).webhook_allowed_networks
+
+    assert str(network) == read
+    first = senders.address_of(written.partition("/")[0])
+    assert first is not None
+    assert first in network
 
 
 @given(st.text() | st.text("0123456789abcdef:.[]%/ ", max_size=60))
