@@ -23,7 +23,7 @@ from processors.errors import MigrationFailed, SchemaUnknown
 from processors.runtime import procfile
 from processors.runtime.cli import main
 from processors.runtime.local import LocalPostgres
-from processors.store import schema
+from processors.store import database, schema
 from processors.store.database import Connection
 from processors.store.schema import Migration, Release
 from tests.workflows.scene import run_together
@@ -595,3 +595,32 @@ def test_a_newer_database_ends_the_command_with_what_to_do(url: str) -> None:
     assert f"has migration {schema_at_next:04}" in said
     assert "Run migrate of that release" in said
     assert "Traceback" not in said
+
+
+def test_processes_at_work_go_on_after_a_column_was_added(url: str) -> None:
+    """Their prepared statements would be refused for as long as their connections live."""
+    schema.migrate(url)
+    release = with_next("ALTER TABLE products ADD COLUMN colour text;")
+    with (
+        database.sync_pool(url, size=1, name="worker") as worker,
+        database.sync_pool(url, size=1, name="web intake") as intake,
+    ):
+        for pool in (worker, intake):
+            with pool.connection() as connection:
+                pid = connection.info.backend_pid
+                for _time in range(3):
+                    connection.execute("SELECT * FROM products WHERE zoho_item_id = %s", ["1"])
+        schema.migrate(url, release)
+
+        def works() -> bool:
+            try:
+                with worker.connection() as connection:
+                    connection.execute("SELECT * FROM products WHERE zoho_item_id = %s", ["1"])
+            except psycopg.OperationalError:
+                # The one that was ended; a worker tries again.
+                return False
+            return True
+
+        eventually(works)
+        with intake.connection() as connection:
+            assert connection.info.backend_pid == pid

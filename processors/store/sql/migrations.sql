@@ -10,6 +10,15 @@ SELECT to_regclass('schema_migrations') IS NOT NULL AS has_ledger,
        EXISTS (SELECT FROM pg_attribute
                 WHERE attrelid = to_regclass('products') AND attname = 'zoho_item_id') AS has_tables;
 
+-- name: end_sessions
+-- Of the mirror's processes, but for those that record deliveries; as far as this role may.
+SELECT pg_terminate_backend(pid)
+  FROM pg_stat_activity
+ WHERE datname = current_database()
+   AND application_name LIKE 'zoho-mirror %%'
+   AND application_name NOT IN ('zoho-mirror web intake', 'zoho-mirror migrate')
+   AND pg_has_role(usename, 'MEMBER');
+
 -- name: create_ledger
 -- As the first release with a ledger made it, for databases of before; migrations go on from here.
 CREATE TABLE schema_migrations (
