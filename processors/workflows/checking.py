@@ -317,7 +317,7 @@ def _check_zoho(pool: Pool, settings: Settings, now: Callable[[], datetime]) -> 
     with pool.connection() as connection:
         overview = insights.overview(connection)
     for problem in insights.problems(overview):
-        if problem.cause == insights.BREAKER_IS_OPEN:
+        if problem.cause in (insights.BREAKER_IS_OPEN, insights.SETTING_IS_REFUSED):
             yield _ZOHO.problem(problem.what, problem.do)
     yield _budget(overview, settings)
 

@@ -301,6 +301,9 @@ class Problem:
 BREAKER_IS_OPEN = "zoho.closed"
 """The one cause for all that keeps Zoho from being asked, with a connection that could."""
 
+SETTING_IS_REFUSED = "zoho.setting_refused"
+"""The one cause for a refresh token of the settings that does not replace the present one."""
+
 _NOT_BY_ITSELF = ("NotAuthorised", "NotConnected", "ZohoAway")
 # Twice a day's distance: one missed night is an hour's matter, two are a fault.
 _FULL_RUN_OVERDUE = timedelta(hours=49)
@@ -390,7 +393,7 @@ def notices(overview: Overview, requests_per_day: int) -> list[Problem]:
 def _of_connection(connection: ConnectionStatus) -> Iterator[Problem]:
     if connection.refused_seed_reason:
         how = "set one that can do the work of the present connection, or remove it; to do without, disconnect first"
-        yield Problem("zoho.setting_refused", connection.refused_seed_reason, how, "zoho", "check")
+        yield Problem(SETTING_IS_REFUSED, connection.refused_seed_reason, how, "zoho", "check")
     if connection.obstacle:
         what, how = str(connection.obstacle_reason), "work waits meanwhile, and goes on by itself"
         yield Problem(f"zoho.{connection.obstacle}", what, how, "zoho", "check")

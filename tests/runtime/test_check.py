@@ -22,7 +22,7 @@ from processors import field_table
 from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.settings import HOSTS, Settings, load_what_is_right
-from processors.store import database, timetable
+from processors.store import database, timetable, zoho_connection
 from processors.store.database import Connection, Pool
 from processors.workflows import checking
 from processors.workflows.checking import Finding
@@ -109,6 +109,16 @@ def test_where_all_is_well_nothing_is_wrong_and_nothing_is_recorded(mirror: Mirr
         "python", "settings", "redis", "postgres", "keys", "zoho", "console", "processes", "webhooks"
     }  # fmt: skip
     assert connection.execute("SELECT count(*) FROM events").fetchone() == {"count": 0}
+
+
+def test_a_token_of_the_settings_that_was_refused_is_a_problem_though_the_present_one_works(
+    mirror: Mirror, connection: Connection
+) -> None:
+    assert mirror.problems() == []
+    zoho_connection.note_refused_seed(connection, b"other", "ZOHO_REFRESH_TOKEN was not taken over: it lacks a scope")
+    told = mirror.problem()
+    assert told.startswith("zoho: ZOHO_REFRESH_TOKEN was not taken over")
+    assert "remove it" in told
 
 
 @pytest.mark.parametrize(
