@@ -7,8 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +21,7 @@ from processors.errors import ConfigurationError
 from processors.settings import Settings, load_what_is_right
 
 if TYPE_CHECKING:
-    from processors.store.replays import EventFilter
+    from processors.store.event_filter import EventFilter
 
 P = ParamSpec("P")
 
@@ -539,8 +538,11 @@ def _filter_options(command: _Command) -> _Command:
     return command
 
 
-def _in_utc(at: datetime | None) -> datetime | None:
-    return at and at.replace(tzinfo=UTC)
+def _event_filter(**asked: Any) -> EventFilter:  # noqa: ANN401 - click checks them
+    from processors.store.event_filter import EventFilter  # noqa: PLC0415
+
+    times = {name: asked[name] and asked[name].replace(tzinfo=UTC) for name in ("since", "until")}
+    return EventFilter(**{**asked, **times})
 
 
 @main.group(invoke_without_command=True)
@@ -558,10 +560,7 @@ def events(context: click.Context, /, **asked: Any) -> None:  # noqa: ANN401 - c
 
 @_with_settings(_DATABASE, process="cli", is_quiet=True)
 def _list_events(settings: Settings, /, *, most: int, as_json: bool, **asked: Any) -> None:  # noqa: ANN401
-    from processors.workflows.insights import EventQuery  # noqa: PLC0415
-
-    query = EventQuery(**{**asked, "since": _in_utc(asked["since"]), "until": _in_utc(asked["until"])})
-    _event_commands().list_events(settings, query, most=most, as_json=as_json)
+    _event_commands().list_events(settings, _event_filter(**asked), most=most, as_json=as_json)
 
 
 @events.command("show")
@@ -582,13 +581,11 @@ def list_causes(settings: Settings, *, as_json: bool) -> None:
 
 
 def _chosen(event_ids: tuple[int, ...], asked: dict[str, Any]) -> EventFilter:
-    from processors.store.replays import EventFilter  # noqa: PLC0415
-
-    if not event_ids and all(value is None for value in asked.values()):
+    chosen = _event_filter(event_ids=event_ids or None, **asked)
+    if chosen.is_empty:
         message = "name the events that are meant: their ids, or a filter such as --state dead"
         raise click.UsageError(message)
-    times = {"since": _in_utc(asked["since"]), "until": _in_utc(asked["until"])}
-    return EventFilter(**{**asked, **times, "event_ids": event_ids or None})
+    return chosen
 
 
 @main.command()
@@ -674,8 +671,7 @@ def discard(
     **asked: Any,  # noqa: ANN401 - click checks them
 ) -> None:
     """Take dead events for settled: those named, or all dead ones that match."""
-    chosen = replace(_chosen(event_ids, {"state": None, **asked}), state="dead")
-    _event_commands().discard(settings, chosen, reason=reason, as_json=as_json)
+    _event_commands().discard(settings, _chosen(event_ids, asked), reason=reason, as_json=as_json)
 
 
 def _local(name: str) -> ModuleType:

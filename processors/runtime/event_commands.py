@@ -30,10 +30,11 @@ from processors.runtime.processes import repeating
 from processors.settings import Settings
 from processors.store import replays, timetable
 from processors.store.database import Pool
-from processors.store.replays import EventFilter, Replay
+from processors.store.event_filter import EventFilter
 from processors.store.replays import Progress as ReplayProgress
+from processors.store.replays import Replay
 from processors.workflows import browsing, insights, item_events, replaying
-from processors.workflows.insights import EventDetail, EventQuery
+from processors.workflows.insights import EventDetail
 from processors.workflows.item_events import Workshop
 from processors.workflows.replaying import Rehearsal
 from processors.zoho.client import ZohoClient
@@ -41,10 +42,10 @@ from processors.zoho.client import ZohoClient
 MOST_SHOWN = 200
 
 
-def list_events(settings: Settings, query: EventQuery, *, most: int, as_json: bool) -> None:
+def list_events(settings: Settings, chosen: EventFilter, *, most: int, as_json: bool) -> None:
     """List the newest events that match."""
     with opened(settings) as pool, pool.connection() as connection:
-        found = browsing.find_events(connection, query, most=most)
+        found = browsing.find_events(connection, chosen, most=most)
     if as_json:
         for event in found:
             echo_json(event)

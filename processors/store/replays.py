@@ -1,54 +1,22 @@
-"""Replays and discards: which events a person means, which were sent again, and what came of them."""
+"""Replays and discards: which events were sent again, and what came of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
 from processors.store.database import Connection, Row, only_row
-from processors.store.inbox import Event, Kind, event_from_row
-from processors.store.queries import Queries, containing
+from processors.store.event_filter import EventFilter
+from processors.store.inbox import Event, event_from_row
+from processors.store.queries import Queries
 
 ReplayState = Literal["running", "complete", "cancelled"]
-FinishedState = Literal["dead", "processed"]
 
 _queries = Queries("replays.sql")
-
-
-@dataclass(frozen=True, slots=True)
-class EventFilter:
-    """Which finished events are meant; what is None does not matter. Discarded ones are only meant by their ids."""
-
-    event_ids: tuple[int, ...] | None = None
-    state: FinishedState | None = None
-    error: str | None = None
-    """A part of the text, in whatever case."""
-    error_class: str | None = None
-    cause: str | None = None
-    """The root of the error's cause, as `insights.dead_by_cause` groups it."""
-    item_id: str | None = None
-    kind: Kind | None = None
-    outcome: str | None = None
-    run_id: int | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """It would choose every finished event there ever was."""
-        return all(getattr(self, field.name) is None for field in fields(self))
-
-    def given(self) -> dict[str, Any]:
-        """Return what was asked for, in JSON's terms."""
-        return {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in asdict(self).items()
-            if value is not None
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +69,9 @@ class ReplayedEvent:
 
 
 def match(connection: Connection, chosen: EventFilter) -> list[int]:
-    """Return the ids of all events that are meant, the oldest first."""
-    parameters: Row = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
-    parameters["event_ids"] = None if chosen.event_ids is None else list(chosen.event_ids)
-    parameters["error"] = containing(chosen.error)
+    """Return the ids of all finished events that match, the oldest first; discarded ones only where they are named."""
     # Planned for this very filter: a plan for any would read the whole table.
-    return [row["id"] for row in connection.execute(_queries.match, parameters, prepare=False)]
+    return [row["id"] for row in connection.execute(_queries.match, chosen.parameters(), prepare=False)]
 
 
 def open_replay(

@@ -11,11 +11,12 @@ from processors.errors import BodyUnreadable
 from processors.field_table import Content
 from processors.store import audit
 from processors.store.database import Connection, Row
+from processors.store.event_filter import EventFilter
 from processors.store.products import NOT_DRIFT, Changes, ItemChange, Source
 from processors.store.queries import Queries, containing
 from processors.store.runs import Run, RunKind, RunState, run_from_row
 from processors.workflows.drift import IN_WORDS
-from processors.workflows.insights import EventQuery, EventSummary
+from processors.workflows.insights import EventSummary
 from processors.zoho import items, payloads
 
 ProductState = Literal["live", "active", "inactive", "deleted"]
@@ -127,21 +128,17 @@ def categories(connection: Connection, *, most: int = 200) -> list[Category]:
 # Events, changes and runs
 
 
-def _event_parameters(query: EventQuery) -> Row:
-    return {**asdict(query), "error": containing(query.error)}
-
-
 def find_events(
-    connection: Connection, query: EventQuery, *, before: int | None = None, skip: int = 0, most: int
+    connection: Connection, chosen: EventFilter, *, before: int | None = None, skip: int = 0, most: int
 ) -> list[EventSummary]:
     """Return events that match, the newest first; `before`, an id, goes on from there."""
-    asked = {**_event_parameters(query), "before": before, "skip": skip, "most": most}
+    asked = {**chosen.parameters(), "before": before, "skip": skip, "most": most}
     return [EventSummary(**row) for row in _rows(connection, _queries.find_events, asked)]
 
 
-def count_events(connection: Connection, query: EventQuery, *, at_most: int) -> int:
+def count_events(connection: Connection, chosen: EventFilter, *, at_most: int) -> int:
     """Return how many events match, counting no further than `at_most`."""
-    return _count(connection, _queries.count_events_meant, {**_event_parameters(query), "at_most": at_most})
+    return _count(connection, _queries.count_events_meant, {**chosen.parameters(), "at_most": at_most})
 
 
 def find_changes(

@@ -604,26 +604,6 @@ class EventSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class EventQuery:
-    """Which events are wanted; what is None does not matter."""
-
-    state: str | None = None
-    outcome: str | None = None
-    kind: str | None = None
-    item_id: str | None = None
-    run_id: int | None = None
-    error: str | None = None
-    """A part of the text, in whatever case."""
-    error_class: str | None = None
-    cause: str | None = None
-    """The root of the error's cause, as `dead_by_cause` groups it."""
-    since: datetime | None = None
-    until: datetime | None = None
-    is_discarded: bool = False
-    """With the state `dead`: those that somebody discarded, instead of those that nobody did."""
-
-
-@dataclass(frozen=True, slots=True)
 class Attempt:
     """One attempt at an event, or repeated waits for one thing."""
 

@@ -7,7 +7,7 @@ an old one never puts a row back, and one that has nothing new says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -16,9 +16,10 @@ from processors.errors import BodyUnreadable, PublishFailed, ReplayRefused
 from processors.store import audit, replays, settlement
 from processors.store.audit import Requester
 from processors.store.database import Connection, Pool
+from processors.store.event_filter import EventFilter
 from processors.store.inbox import Event
 from processors.store.products import Changes, Current
-from processors.store.replays import EventFilter, Replay, Unsent
+from processors.store.replays import Replay, Unsent
 from processors.workflows import merging, organisations
 from processors.workflows.merging import Decision, FetchNeeded, Settled, Write
 from processors.zoho import items, payloads
@@ -83,24 +84,40 @@ def start(
 
 
 def matching(connection: Connection, chosen: EventFilter) -> list[int]:
-    """Return the finished events that match.
+    """Return the finished events that match, and can be replayed.
 
     Raises:
-        ReplayRefused: the filter is empty, or nothing matches.
+        ReplayRefused: the filter is empty, asks for events that are unfinished or discarded, or nothing matches.
     """
     if chosen.is_empty:
-        message = "name the events that are meant: their ids, or a filter such as --state dead"
+        message = "the filter names nothing, and would match every event: name ids, or what the events have in common"
+        raise ReplayRefused(message)
+    if chosen.state not in (None, "dead", "processed") or chosen.is_discarded:
+        message = "the filter asks for unfinished or discarded events; discarded ones can be replayed by their ids only"
         raise ReplayRefused(message)
     event_ids = replays.match(connection, chosen)
     missing = set(chosen.event_ids or ()) - set(event_ids)
     if missing:
         listed = ", ".join(map(str, sorted(missing)[:10]))
-        message = f"no finished event that matches has the id {listed}: it is not there, or still under way"
+        found = chosen.state or "finished"
+        message = f"no {found} event that matches has the id {listed}: it is not there, still under way, or no match"
         raise ReplayRefused(message)
     if not event_ids:
-        message = "no finished event matches"
+        message = f"no {chosen.state or 'finished'} event matches"
         raise ReplayRefused(message)
     return event_ids
+
+
+def matching_dead(connection: Connection, chosen: EventFilter) -> list[int]:
+    """Return the dead events that match, and can be discarded.
+
+    Raises:
+        ReplayRefused: the filter is empty, asks for other events than dead ones, or nothing matches.
+    """
+    if chosen.state not in (None, "dead"):
+        message = f"only dead events can be discarded, and the filter asks for {chosen.state} ones"
+        raise ReplayRefused(message)
+    return matching(connection, chosen if chosen.is_empty else replace(chosen, state="dead"))
 
 
 def send_due(pool: Pool, publish: Callable[[Sequence[int]], None]) -> int:
@@ -228,10 +245,10 @@ def discard(pool: Pool, chosen: EventFilter, requester: Requester, *, reason: st
     """Take dead events for settled: they stay, but ask for nobody any more. Return which.
 
     Raises:
-        ReplayRefused: the filter is empty, nothing matches, or what matches is not dead.
+        ReplayRefused: the filter is empty, asks for other events than dead ones, or nothing matches.
     """
     with pool.connection() as connection, connection.transaction():
-        event_ids = matching(connection, chosen)
+        event_ids = matching_dead(connection, chosen)
         discarded = replays.discard(connection, event_ids, operator=str(requester), reason=reason)
         if not discarded:
             message = "none of these events is dead, or all are discarded already"

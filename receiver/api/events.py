@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query, Response
 from pydantic import Discriminator, Field, Tag
 
-from processors.errors import ReplayRefused
 from processors.store import replays
+from processors.store.event_filter import EventFilter, EventState
 from processors.store.inbox import Kind
-from processors.store.replays import EventFilter, FinishedState, ReplayState
+from processors.store.replays import ReplayState
 from processors.workflows import browsing, insights, replaying
-from processors.workflows.insights import EventQuery
 from processors.workflows.merging import Outcome
 from processors.workflows.replaying import Effect
 from receiver.api.problems import NotFound
@@ -38,8 +36,6 @@ from receiver.api.shapes import (
 )
 from receiver.api.shared import Base, By, Mirror
 
-EventState = Literal["recorded", "queued", "processing", "processed", "dead"]
-
 _MOST_IDS = 10_000
 _MOST_REHEARSED = 200
 _MOST_LISTED = 1_000
@@ -47,22 +43,44 @@ _MOST_LISTED = 1_000
 PathId = Annotated[Id, Path()]
 
 
-class EventsAsked(Asked):
+class _Conditions(Asked):
+    """Conditions that an event meets all of; null is no condition."""
+
+    error: Text | None = Field(None, description="A part of the error's text, in any case.")
+    error_class: Text | None = None
+    cause: Text | None = Field(None, description="The root cause: the error's text without numbers and quoted parts.")
+    item_id: ItemId | None = None
+    kind: Kind | None = None
+    run_id: Id | None = None
+    since: Moment | None = Field(None, description="Received at this time or later.")
+    until: Moment | None = Field(None, description="Received before.")
+
+    def filter(self) -> EventFilter:
+        """Return the conditions."""
+        return EventFilter(**self.model_dump(exclude={"limit", "cursor"}))
+
+
+class EventsAsked(_Conditions):
     """Which events; what is left out does not matter."""
 
     state: EventState | None = Field(None, description="`dead` ones are those that nobody discarded.")
     outcome: Outcome | None = None
-    kind: Kind | None = None
-    item_id: ItemId | None = None
-    run_id: Id | None = None
-    error: Text | None = Field(None, description="A part of the error's text, in any case.")
-    error_class: Text | None = None
-    cause: Text | None = Field(None, description="The root cause: the error's text without numbers and quoted parts.")
-    since: Moment | None = Field(None, description="Received at this time or later.")
-    until: Moment | None = Field(None, description="Received before.")
     is_discarded: bool = Field(default=False, description="With the state `dead`: those that somebody discarded.")
     limit: Limit = DEFAULT_LIMIT
     cursor: IdCursor | None = None
+
+
+class DeadFilter(_Conditions):
+    """Which dead events, of those that nobody discarded; null does not matter. It has to name something."""
+
+    state: Literal["dead"] | None = None
+
+
+class FinishedFilter(_Conditions):
+    """Which finished events, of those that nobody discarded; null does not matter. It has to name something."""
+
+    state: Literal["dead", "processed"] | None = None
+    outcome: Outcome | None = None
 
 
 class Event(Answer):
@@ -122,32 +140,6 @@ class EventDetail(Answer):
     discarded_at: At | None
     discarded_by: str | None
     discard_reason: str | None
-
-
-class _Filter(Asked):
-    """Which events, of those that nobody discarded; null does not matter. It has to name something."""
-
-    error: Text | None = Field(None, description="A part of the error's text, in any case.")
-    error_class: Text | None = None
-    cause: Text | None = Field(None, description="The root cause: the error's text without numbers and quoted parts.")
-    item_id: ItemId | None = None
-    kind: Kind | None = None
-    run_id: Id | None = None
-    since: Moment | None = Field(None, description="Received at this time or later.")
-    until: Moment | None = Field(None, description="Received before.")
-
-
-class DeadFilter(_Filter):
-    """Which dead events, of those that nobody discarded; null does not matter. It has to name something."""
-
-    state: Literal["dead"] | None = None
-
-
-class FinishedFilter(_Filter):
-    """Which finished events, of those that nobody discarded; null does not matter. It has to name something."""
-
-    state: FinishedState | None = None
-    outcome: Outcome | None = None
 
 
 EventIds = Annotated[list[Id], Field(min_length=1, max_length=_MOST_IDS, description="The events that are meant.")]
@@ -265,9 +257,8 @@ class ReplaysAsked(Asked):
 
 def find(mirror: Mirror, asked: Annotated[EventsAsked, Query()]) -> Page[Event]:
     """List events, the newest first."""
-    query = EventQuery(**asked.model_dump(exclude={"limit", "cursor"}))
     with mirror.reading() as connection:
-        found = browsing.find_events(connection, query, before=asked.cursor, most=asked.limit + 1)
+        found = browsing.find_events(connection, asked.filter(), before=asked.cursor, most=asked.limit + 1)
     return page_of(found, asked.limit, Event.model_validate, lambda event: f"before-{event.id}")
 
 
@@ -320,21 +311,14 @@ def cancel_replay(mirror: Mirror, by: By, replay_id: PathId) -> Replay:
 
 def discard(mirror: Mirror, by: By, asked: DiscardAsked) -> Discarded:
     """Take dead events for settled: they stay, but ask for nobody any more."""
-    chosen = replace(_chosen(asked), state="dead")
-    discarded = replaying.discard(mirror.pool, chosen, by, reason=asked.reason)
+    discarded = replaying.discard(mirror.pool, _chosen(asked), by, reason=asked.reason)
     return Discarded(count=len(discarded), event_ids=discarded[:_MOST_LISTED])
 
 
 def _chosen(asked: ReplayAsked | DiscardAsked) -> EventFilter:
     if isinstance(asked, ReplayByIds | DiscardByIds):
         return EventFilter(event_ids=tuple(asked.event_ids))
-    chosen = EventFilter(**asked.filter.model_dump())
-    if chosen.is_empty:
-        message = (
-            "the filter names nothing, and would mean every event: name the ids, or what the events have in common"
-        )
-        raise ReplayRefused(message)
-    return chosen
+    return asked.filter.filter()
 
 
 def _no_replay(replay_id: int) -> NotFound:

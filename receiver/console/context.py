@@ -98,8 +98,9 @@ class Page(CustomView):
 
     @route("")
     async def index(self, request: Request) -> Response:
-        """Go to the list that the page belongs to."""
-        return back_to(request, f"{self.path}/list")
+        """Go to the list that the page belongs to, with the filter of the address."""
+        query = f"?{request.url.query}" if request.url.query else ""
+        return back_to(request, f"{self.path}/list{query}")
 
     def page(self, request: Request, template: str, *, status: int = 200, **shown: Any) -> Response:  # noqa: ANN401
         """Answer with a template of ours."""

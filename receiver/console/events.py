@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlencode
 
@@ -18,10 +18,11 @@ from starlette_admin.routing import route
 from processors.errors import ReplayRefused
 from processors.store import api_calls, replays
 from processors.store.database import Connection
+from processors.store.event_filter import EventFilter, EventState
 from processors.store.inbox import Kind
-from processors.store.replays import EventFilter, Progress, Replay, ReplayedEvent
+from processors.store.replays import Progress, Replay, ReplayedEvent
 from processors.workflows import browsing, insights, replaying
-from processors.workflows.insights import EventDetail, EventQuery, EventSummary
+from processors.workflows.insights import EventDetail, EventSummary
 from processors.workflows.merging import Outcome
 from processors.zoho.items import item_id_of
 from receiver.console.context import Page, acts, back_to, requester, require_operator
@@ -33,13 +34,11 @@ _MOST_LISTED: Final = 200
 _MOST_IDS: Final = 1_000
 _FASTEST: Final = 10_000
 
-EventState = Literal["recorded", "queued", "processing", "processed", "dead", "discarded"]
-
 
 class EventsFilter(Filter):
     """What the list of events can be asked for."""
 
-    state: EventState | None = None
+    state: EventState | Literal["discarded"] | None = None
     outcome: Outcome | None = None
     kind: Kind | None = None
     item: str | None = None
@@ -50,12 +49,11 @@ class EventsFilter(Filter):
     since: Moment | None = None
     until: Moment | None = None
 
-    def query(self) -> EventQuery:
-        """Return what the database is asked."""
-        is_discarded = self.state == "discarded"
-        return EventQuery(
-            state="dead" if is_discarded else self.state,
-            is_discarded=is_discarded,
+    def conditions(self) -> EventFilter:
+        """Return the same, in the database's terms."""
+        return EventFilter(
+            state="dead" if self.state == "discarded" else self.state,
+            is_discarded=self.state == "discarded",
             outcome=self.outcome,
             kind=self.kind,
             # Rows of former releases may have ids of another form.
@@ -67,19 +65,6 @@ class EventsFilter(Filter):
             since=in_operators_zone(self.since),
             until=in_operators_zone(self.until),
         )
-
-    def finished(self) -> EventFilter:
-        """Return the same for actions, which only finished events allow.
-
-        Raises:
-            ReplayRefused: it asks for events that are under way, or discarded.
-        """
-        if self.state not in (None, "dead", "processed"):
-            message = "only dead and processed events can be meant; discarded ones by their ids"
-            raise ReplayRefused(message)
-        asked = asdict(self.query())
-        del asked["is_discarded"]
-        return EventFilter(**asked)
 
 
 class Events(List[EventsFilter]):
@@ -108,12 +93,12 @@ class Events(List[EventsFilter]):
     ) -> Sequence[EventSummary]:
         """Return a page of events, the newest first."""
         del request, sorts
-        return await self.console.read(browsing.find_events, asked.query(), skip=skip, most=most)
+        return await self.console.read(browsing.find_events, asked.conditions(), skip=skip, most=most)
 
     async def count_up_to(self, request: Request, asked: EventsFilter, *, at_most: int) -> int:
         """Count events."""
         del request
-        return await self.console.read(browsing.count_events, asked.query(), at_most=at_most)
+        return await self.console.read(browsing.count_events, asked.conditions(), at_most=at_most)
 
     async def find_by_pk(self, request: Request, pk: Any) -> EventDetail | None:  # noqa: ANN401
         """Return all of one event."""
@@ -151,7 +136,6 @@ class Chosen:
 
         Raises:
             HTTPException: 400; it cannot be read.
-            ReplayRefused: it asks for events that are under way.
         """
         ids = [str(each) for each in parameters.getlist("event")]
         if len(ids) > _MOST_IDS:
@@ -164,7 +148,7 @@ class Chosen:
         texts = QueryParams([(name, value) for name, value in parameters.multi_items() if isinstance(value, str)])
         asked = cast("EventsFilter", EventsFilter.of(texts))
         given = [(name, str(texts[name])) for name in asked.given() if name in texts]
-        return cls(asked.finished(), given)
+        return cls(asked.conditions(), given)
 
 
 class EventActions(Page):
@@ -225,7 +209,7 @@ class EventActions(Page):
         require_operator(request)
         try:
             chosen = Chosen.of(request.query_params)
-            event_ids = await self.console.read(replaying.matching, _dead(chosen.filter))
+            event_ids = await self.console.read(replaying.matching_dead, chosen.filter)
         except ReplayRefused as error:
             return self._refused(request, error)
         return self.page(request, "discard_preview.html", chosen=chosen, total=len(event_ids), event_ids=event_ids[:50])
@@ -240,12 +224,11 @@ class EventActions(Page):
         if not reason:
             message = "say why: whoever looks at these events later will ask"
             raise ReplayRefused(message)
-        dead = Chosen(_dead(chosen.filter), chosen.given)
-        changed = await self._count_changed(request, form, dead, "discard")
+        changed = await self._count_changed(request, form, chosen, "discard")
         if changed:
             return changed
         discarded = await self.console.run(
-            replaying.discard, self.console.pool, dead.filter, requester(request), reason=reason
+            replaying.discard, self.console.pool, chosen.filter, requester(request), reason=reason
         )
         flash(
             request, f"{len(discarded):,} dead events are discarded. They stay, but ask for nobody any more.", "success"
@@ -254,7 +237,8 @@ class EventActions(Page):
 
     async def _count_changed(self, request: Request, form: FormData, chosen: Chosen, what: str) -> Response | None:
         """Let an operator look again where a filter finds other events than the page had said."""
-        now = len(await self.console.read(replaying.matching, chosen.filter))
+        matching = replaying.matching_dead if what == "discard" else replaying.matching
+        now = len(await self.console.read(matching, chosen.filter))
         if str(now) == form.get("total"):
             return None
         flash(request, f"Meanwhile {now:,} events match, other than before. Please look again.", "warning")
@@ -264,10 +248,6 @@ class EventActions(Page):
     def _refused(request: Request, error: ReplayRefused) -> Response:
         flash(request, sentence(str(error)), "error")
         return back_to(request, "events/list")
-
-
-def _dead(chosen: EventFilter) -> EventFilter:
-    return replace(chosen, state="dead")
 
 
 def _reason(form: FormData) -> str:

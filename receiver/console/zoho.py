@@ -15,9 +15,9 @@ from processors.errors import ConnectionRefused
 from processors.settings import DataCenter
 from processors.store import api_calls, shapes
 from processors.store.database import Connection
+from processors.store.event_filter import EventFilter
 from processors.workflows import access, browsing, connection, insights, webhooks
 from processors.workflows.connection import ConnectionDetail
-from processors.workflows.insights import EventQuery
 from receiver.console.context import Console, Page, acts, back_to, requester, require_operator, visitor
 from receiver.console.presenting import sentence
 
@@ -248,7 +248,7 @@ class Webhooks(Page):
 
 
 def _seen(connected: Connection) -> dict[str, Any]:
-    latest = {kind: browsing.find_events(connected, EventQuery(kind=kind), most=1) for kind in ("changed", "deleted")}
+    latest = {kind: browsing.find_events(connected, EventFilter(kind=kind), most=1) for kind in ("changed", "deleted")}
     return {
         "changed": next(iter(latest["changed"]), None),
         "deleted": next(iter(latest["deleted"]), None),

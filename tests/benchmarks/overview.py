@@ -19,9 +19,9 @@ from psycopg.rows import dict_row
 from processors.store import database
 from processors.store.audit import Requester
 from processors.store.database import Connection, Pool
+from processors.store.event_filter import EventFilter
 from processors.workflows import access, browsing, insights
 from processors.workflows.browsing import ProductQuery
-from processors.workflows.insights import EventQuery
 from tests.benchmarks import report
 from tests.benchmarks.report import Subject
 from tests.benchmarks.scale import Scale
@@ -198,20 +198,20 @@ def _part_of_a_name(connection: Connection) -> None:
 
 
 def _newest_events(connection: Connection) -> None:
-    browsing.find_events(connection, EventQuery(), most=_ROWS)
-    browsing.count_events(connection, EventQuery(), at_most=_COUNTED)
+    browsing.find_events(connection, EventFilter(), most=_ROWS)
+    browsing.count_events(connection, EventFilter(), at_most=_COUNTED)
 
 
 def _an_hour_weeks_ago(connection: Connection) -> None:
     since = datetime.now(UTC) - timedelta(days=20)
-    query = EventQuery(since=since, until=since + timedelta(hours=1))
+    query = EventFilter(since=since, until=since + timedelta(hours=1))
     browsing.find_events(connection, query, most=_ROWS)
     browsing.count_events(connection, query, at_most=_COUNTED)
 
 
 def _dead(connection: Connection) -> None:
-    browsing.find_events(connection, EventQuery(state="dead"), most=_ROWS)
-    browsing.count_events(connection, EventQuery(state="dead"), at_most=_COUNTED)
+    browsing.find_events(connection, EventFilter(state="dead"), most=_ROWS)
+    browsing.count_events(connection, EventFilter(state="dead"), at_most=_COUNTED)
 
 
 def _timeline(connection: Connection) -> None:

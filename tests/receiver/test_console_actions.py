@@ -410,6 +410,13 @@ def test_a_list_that_was_filtered_is_replayed_by_that_filter(operator: Browser, 
     assert "Replay 1 event?" in operator.told(answer)
 
 
+def test_a_filter_in_the_short_address_of_a_list_reaches_the_list(operator: Browser, pool: Pool) -> None:
+    fill(pool)
+    answer = operator.get("events?state=dead&error=a%26b")
+    assert answer.headers["location"] == "/console/events/list?state=dead&error=a%26b"
+    assert operator.get("events").headers["location"] == "/console/events/list"
+
+
 def test_nothing_is_replayed_without_a_filter_or_an_id(operator: Browser, pool: Pool, rows: Rows) -> None:
     fill(pool)
     before = everything(rows)

@@ -19,8 +19,8 @@ from processors.messaging.messages import Publisher
 from processors.settings import Settings
 from processors.store import database
 from processors.store.database import Pool
+from processors.store.event_filter import EventFilter
 from processors.store.operators import Role
-from processors.store.replays import EventFilter
 from processors.workflows import access, replaying, tokens
 from receiver.console import app as console
 from receiver.console.sessions import COOKIE

@@ -19,7 +19,7 @@ from processors.runtime import procfile
 from processors.runtime.local import LocalPostgres, LocalRedis
 from processors.store import database, runs, schema
 from processors.store.audit import Requester
-from processors.store.replays import EventFilter
+from processors.store.event_filter import EventFilter
 from processors.store.runs import Unusable
 from processors.workflows import replaying
 from tests.runtime.test_operator_commands import COLUMNS, NOWHERE, PASSWORD, Said, Shop, fits, in_zoho, mirrored
@@ -359,7 +359,7 @@ def test_what_matches_nothing_is_one_line_and_exit_code_1(letters: Letters) -> N
         ("replay", "--error-class", "KeyError", "--dry-run"): "no finished event matches",
         ("replays", "show", "77"): "there is no replay 77",
         ("replays", "cancel", "77"): "replay 77 is not there",
-        ("discard", str(letters.created), "--reason", "x"): "no finished event that matches has the id",
+        ("discard", str(letters.created), "--reason", "x"): "no dead event that matches has the id",
     }
     plain = run_in_turn(letters.shop, *expected)
     in_json = run_in_turn(letters.shop, *((*command, "--json") for command in list(expected)[:2]))

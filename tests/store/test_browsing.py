@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from processors.errors import BudgetSpent, ZohoUnavailable
+from processors.errors import BudgetSpent, ReplayRefused, ZohoUnavailable
 from processors.store import audit, inbox, replays
 from processors.store.audit import Requester
 from processors.store.database import Connection, only_row
-from processors.store.replays import EventFilter
+from processors.store.event_filter import EventFilter
 from processors.store.runs import RunKind
-from processors.workflows import browsing, insights
+from processors.workflows import browsing, insights, replaying
 from processors.workflows.browsing import ProductQuery, ProductSort, TimelineEntry
-from processors.workflows.insights import EventQuery
 from tests.workflows.scene import ITEM, START, Scene, fields, thin
 
 SOMEBODY = Requester("console", "olga", "192.0.2.7")
@@ -170,54 +169,92 @@ def deliveries(connection: Connection) -> list[int]:
     return [row["id"] for row in connection.execute("SELECT id FROM events ORDER BY id")]
 
 
-QUERIES: list[tuple[EventQuery, list[int]]] = [
-    (EventQuery(), [DISCARDED, FOUND_BY_RUN, DEAD, QUEUED, GONE, UPDATED]),
-    (EventQuery(state="queued"), [QUEUED]),
-    (EventQuery(state="dead"), [FOUND_BY_RUN, DEAD]),
-    (EventQuery(state="dead", is_discarded=True), [DISCARDED]),
-    (EventQuery(outcome="gone"), [GONE]),
-    (EventQuery(kind="deleted"), [GONE]),
-    (EventQuery(item_id="2"), [DEAD, QUEUED]),
-    (EventQuery(run_id=7), [FOUND_BY_RUN]),
-    (EventQuery(error="HAS NO"), [FOUND_BY_RUN, DEAD]),
-    (EventQuery(error="50%"), [DISCARDED]),
-    (EventQuery(error="5_%"), []),
-    (EventQuery(error_class="ItemUnusable"), [FOUND_BY_RUN, DEAD]),
-    (EventQuery(state="dead", cause="item … has no …"), [FOUND_BY_RUN, DEAD]),
-    (EventQuery(since=datetime(2026, 10, 5, tzinfo=UTC)), [DISCARDED, FOUND_BY_RUN]),
-    (EventQuery(until=datetime(2026, 10, 2, tzinfo=UTC)), [UPDATED]),
-    (EventQuery(state="dead", item_id="2", error_class="ItemUnusable"), [DEAD]),
+QUERIES: list[tuple[EventFilter, list[int]]] = [
+    (EventFilter(), [DISCARDED, FOUND_BY_RUN, DEAD, QUEUED, GONE, UPDATED]),
+    (EventFilter(state="queued"), [QUEUED]),
+    (EventFilter(state="dead"), [FOUND_BY_RUN, DEAD]),
+    (EventFilter(state="dead", is_discarded=True), [DISCARDED]),
+    (EventFilter(outcome="gone"), [GONE]),
+    (EventFilter(kind="deleted"), [GONE]),
+    (EventFilter(item_id="2"), [DEAD, QUEUED]),
+    (EventFilter(run_id=7), [FOUND_BY_RUN]),
+    (EventFilter(error="HAS NO"), [FOUND_BY_RUN, DEAD]),
+    (EventFilter(error="50%"), [DISCARDED]),
+    (EventFilter(error="5_%"), []),
+    (EventFilter(error_class="ItemUnusable"), [FOUND_BY_RUN, DEAD]),
+    (EventFilter(state="dead", cause="item … has no …"), [FOUND_BY_RUN, DEAD]),
+    (EventFilter(since=datetime(2026, 10, 5, tzinfo=UTC)), [DISCARDED, FOUND_BY_RUN]),
+    (EventFilter(until=datetime(2026, 10, 2, tzinfo=UTC)), [UPDATED]),
+    (EventFilter(state="dead", item_id="2", error_class="ItemUnusable"), [DEAD]),
 ]
 
 
 @pytest.mark.parametrize(("query", "found"), QUERIES)
 def test_events_are_found_the_newest_first(
-    connection: Connection, deliveries: list[int], query: EventQuery, found: list[int]
+    connection: Connection, deliveries: list[int], query: EventFilter, found: list[int]
 ) -> None:
     assert [each.id for each in browsing.find_events(connection, query, most=10)] == [deliveries[n] for n in found]
     assert browsing.count_events(connection, query, at_most=10) == len(found)
 
 
 def test_pages_of_events_go_on_before_an_id_or_after_so_many(connection: Connection, deliveries: list[int]) -> None:
-    first = browsing.find_events(connection, EventQuery(), most=2)
+    first = browsing.find_events(connection, EventFilter(), most=2)
     assert [each.id for each in first] == [deliveries[DISCARDED], deliveries[FOUND_BY_RUN]]
-    then = browsing.find_events(connection, EventQuery(), before=first[-1].id, most=2)
+    then = browsing.find_events(connection, EventFilter(), before=first[-1].id, most=2)
     assert [each.id for each in then] == [deliveries[DEAD], deliveries[QUEUED]]
-    assert browsing.find_events(connection, EventQuery(), skip=2, most=2) == then
-    assert browsing.count_events(connection, EventQuery(), at_most=4) == 4
+    assert browsing.find_events(connection, EventFilter(), skip=2, most=2) == then
+    assert browsing.count_events(connection, EventFilter(), at_most=4) == 4
 
 
 @pytest.mark.parametrize(
     ("query", "found"), [each for each in QUERIES if each[0].state != "queued" and not each[0].is_discarded]
 )
 def test_a_replay_means_the_finished_ones_of_what_a_list_shows(
-    connection: Connection, deliveries: list[int], query: EventQuery, found: list[int]
+    connection: Connection, deliveries: list[int], query: EventFilter, found: list[int]
 ) -> None:
     """Discarded events asked to be left alone: they are meant by their ids only."""
-    shared = {name: getattr(query, name) for name in EventFilter.__slots__ if name not in ("event_ids", "state")}
-    chosen = replace(EventFilter(**shared), state="dead" if query.state == "dead" else None)
     meant = sorted(deliveries[n] for n in found if n not in (QUEUED, DISCARDED))
-    assert replays.match(connection, chosen) == meant
+    assert replays.match(connection, query) == meant
+
+
+def test_events_named_by_id_are_found_whether_discarded_or_not(connection: Connection, deliveries: list[int]) -> None:
+    named = EventFilter(event_ids=(deliveries[DEAD], deliveries[DISCARDED], deliveries[GONE]))
+    dead = replace(named, state="dead")
+    assert [each.id for each in browsing.find_events(connection, dead, most=10)] == [
+        deliveries[DISCARDED],
+        deliveries[DEAD],
+    ]
+    assert browsing.count_events(connection, named, at_most=10) == len(replays.match(connection, named)) == 3
+    assert replays.match(connection, dead) == [deliveries[DEAD], deliveries[DISCARDED]]
+
+
+@pytest.mark.parametrize(
+    "filtered",
+    [
+        EventFilter(),
+        EventFilter(state="queued"),
+        EventFilter(state="dead", is_discarded=True),
+        EventFilter(run_id=10**9),
+    ],
+)
+def test_what_is_no_filter_of_finished_events_is_refused_for_replays_and_discards_alike(
+    connection: Connection, deliveries: list[int], filtered: EventFilter
+) -> None:
+    assert deliveries
+    for matching in (replaying.matching, replaying.matching_dead):
+        with pytest.raises(ReplayRefused):
+            matching(connection, filtered)
+
+
+def test_a_discard_takes_no_filter_that_asks_for_processed_events(
+    connection: Connection, deliveries: list[int]
+) -> None:
+    """Such a filter was taken for one of dead events."""
+    with pytest.raises(ReplayRefused, match="only dead events can be discarded"):
+        replaying.matching_dead(connection, EventFilter(state="processed"))
+    assert replaying.matching_dead(connection, EventFilter(error="has no")) == sorted(
+        (deliveries[DEAD], deliveries[FOUND_BY_RUN])
+    )
 
 
 PARTS: dict[str, list[object]] = {
@@ -241,14 +278,14 @@ def test_whichever_parts_are_asked_for_together_a_list_and_a_replay_mean_the_sam
     assert deliveries
     for asked in itertools.product(PARTS[one], PARTS[other]):
         parts: dict[str, Any] = dict(zip((one, other), asked, strict=True))
-        listed = browsing.find_events(connection, EventQuery(**parts), most=10)
+        listed = browsing.find_events(connection, EventFilter(**parts), most=10)
         finished = [each.id for each in listed if each.state in ("dead", "processed") and not each.discarded_at]
         assert replays.match(connection, EventFilter(**parts)) == finished[::-1], parts
 
 
 def test_each_cause_of_death_leads_to_its_events(connection: Connection, deliveries: list[int]) -> None:
     (cause,) = insights.dead_by_cause(connection)
-    query = EventQuery(state="dead", cause=cause.cause, error_class=cause.error_class)
+    query = EventFilter(state="dead", cause=cause.cause, error_class=cause.error_class)
     assert browsing.count_events(connection, query, at_most=10) == cause.count == 2
     assert cause.example_id == deliveries[FOUND_BY_RUN]
 

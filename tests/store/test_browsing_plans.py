@@ -16,10 +16,9 @@ from psycopg.rows import dict_row, tuple_row
 from processors.runtime.local import LocalPostgres
 from processors.store import audit, replays, schema
 from processors.store.database import Connection
-from processors.store.replays import EventFilter
+from processors.store.event_filter import EventFilter
 from processors.workflows import browsing, insights
 from processors.workflows.browsing import ProductQuery, TimelineEntry
-from processors.workflows.insights import EventQuery
 from tests.benchmarks.overview import seed
 from tests.store.test_schema import numbered, sequential_scans
 
@@ -115,7 +114,7 @@ def of_products(query: ProductQuery) -> Look:
     return look
 
 
-def of_events(query: EventQuery) -> Look:
+def of_events(query: EventFilter) -> Look:
     """Return the look at a list of events: a page of it, the next one, and how many there are."""
 
     def look(connection: Connection) -> None:
@@ -134,34 +133,34 @@ OVERVIEW: dict[str, Look] = {
     "deliveries by hour": browsing.deliveries_by_hour,
     "drift by run": lambda connection: browsing.drift_by_run(connection, most=30),
 }
-LISTS: dict[str, EventQuery] = {
-    "all": EventQuery(),
-    "processed": EventQuery(state="processed"),
-    "queued": EventQuery(state="queued"),
-    "recorded, of which there are none": EventQuery(state="recorded"),
-    "dead": EventQuery(state="dead"),
-    "discarded": EventQuery(state="dead", is_discarded=True),
-    "of an item": EventQuery(item_id=ITEM),
-    "of an item that is not known": EventQuery(item_id="17"),
-    "found by a run": EventQuery(run_id=4_007),
-    "with a common outcome": EventQuery(outcome="updated"),
-    "with an outcome that never was": EventQuery(outcome="gone"),
-    "deletions": EventQuery(kind="deleted"),
-    "by a part of an error": EventQuery(error="no rate"),
-    "by a text that no error has": EventQuery(error="no such text"),
-    "by an error's class": EventQuery(error_class="ItemUnusable"),
-    "by a class that never was": EventQuery(error_class="NoSuchError"),
-    "by the cause of death": EventQuery(state="dead", cause="item … has no name"),
-    "as the overview leads there": EventQuery(state="dead", error_class="ItemUnusable", cause="item … has no name"),
-    "by a cause": EventQuery(cause="item … has no name"),
-    "by a cause that never was": EventQuery(cause="no such cause"),
-    "of the last minute": EventQuery(since=NOW - timedelta(minutes=1)),
-    "of the last day": EventQuery(since=NOW - DAY),
-    "of the future": EventQuery(since=NOW + DAY),
-    "of an hour weeks ago": EventQuery(since=NOW - 20 * DAY, until=NOW - 20 * DAY + HOUR),
-    "before almost everything": EventQuery(until=NOW - 29 * DAY),
-    "before everything": EventQuery(until=NOW - 40 * DAY),
-    "dead ones of an hour weeks ago": EventQuery(state="dead", since=NOW - 20 * DAY, until=NOW - 20 * DAY + HOUR),
+LISTS: dict[str, EventFilter] = {
+    "all": EventFilter(),
+    "processed": EventFilter(state="processed"),
+    "queued": EventFilter(state="queued"),
+    "recorded, of which there are none": EventFilter(state="recorded"),
+    "dead": EventFilter(state="dead"),
+    "discarded": EventFilter(state="dead", is_discarded=True),
+    "of an item": EventFilter(item_id=ITEM),
+    "of an item that is not known": EventFilter(item_id="17"),
+    "found by a run": EventFilter(run_id=4_007),
+    "with a common outcome": EventFilter(outcome="updated"),
+    "with an outcome that never was": EventFilter(outcome="gone"),
+    "deletions": EventFilter(kind="deleted"),
+    "by a part of an error": EventFilter(error="no rate"),
+    "by a text that no error has": EventFilter(error="no such text"),
+    "by an error's class": EventFilter(error_class="ItemUnusable"),
+    "by a class that never was": EventFilter(error_class="NoSuchError"),
+    "by the cause of death": EventFilter(state="dead", cause="item … has no name"),
+    "as the overview leads there": EventFilter(state="dead", error_class="ItemUnusable", cause="item … has no name"),
+    "by a cause": EventFilter(cause="item … has no name"),
+    "by a cause that never was": EventFilter(cause="no such cause"),
+    "of the last minute": EventFilter(since=NOW - timedelta(minutes=1)),
+    "of the last day": EventFilter(since=NOW - DAY),
+    "of the future": EventFilter(since=NOW + DAY),
+    "of an hour weeks ago": EventFilter(since=NOW - 20 * DAY, until=NOW - 20 * DAY + HOUR),
+    "before almost everything": EventFilter(until=NOW - 29 * DAY),
+    "before everything": EventFilter(until=NOW - 40 * DAY),
+    "dead ones of an hour weeks ago": EventFilter(state="dead", since=NOW - 20 * DAY, until=NOW - 20 * DAY + HOUR),
 }
 # A part of a name or a SKU, a category, a stock or a time may be looked for in all products, and so may an order by
 # another column: each index more would be written with every change. Of 100,000 that is less than a tenth of a second.
@@ -205,7 +204,7 @@ def test_a_list_of_events_reads_a_small_part_of_them(large: Connection, what: st
 
 
 def test_a_count_of_what_is_common_is_soon_at_its_end(large: Connection) -> None:
-    plans = looked_up(large, of_events(EventQuery(kind="changed")))
+    plans = looked_up(large, of_events(EventFilter(kind="changed")))
     assert pages_read(plans) < pages_of(large, "events") / 20
 
 
@@ -262,7 +261,7 @@ def test_a_plan_that_reads_a_large_table_would_be_found(large: Connection) -> No
 def test_an_old_hours_list_holds_all_of_that_hour(large: Connection) -> None:
     """Where the list begins is found by a bound on the ids, which must not cut anything off."""
     since, until = NOW - 20 * DAY, NOW - 20 * DAY + HOUR
-    listed = browsing.find_events(large, EventQuery(since=since, until=until), most=EVENTS)
+    listed = browsing.find_events(large, EventFilter(since=since, until=until), most=EVENTS)
     received = large.execute(
         "SELECT id FROM events WHERE received_at >= %s AND received_at < %s ORDER BY id DESC", (since, until)
     ).fetchall()
@@ -272,5 +271,5 @@ def test_an_old_hours_list_holds_all_of_that_hour(large: Connection) -> None:
 
 def test_a_lists_filters_are_taken_apart_by_the_planner(large: Connection) -> None:
     """A function that was called for each row would know of no index."""
-    for look in (of_events(EventQuery(state="dead")), of_products(PRODUCT_LISTS["live"])):
+    for look in (of_events(EventFilter(state="dead")), of_products(PRODUCT_LISTS["live"])):
         assert "_is_meant" not in json.dumps(looked_up(large, look))

@@ -24,9 +24,9 @@ from psycopg.rows import dict_row
 from processors.runtime.local import LocalPostgres
 from processors.store import schema
 from processors.store.database import Connection
+from processors.store.event_filter import EventFilter
 from processors.store.queries import Queries, containing
 from processors.workflows.browsing import ProductQuery
-from processors.workflows.insights import EventQuery
 from tests.benchmarks.overview import seed
 from tests.store.test_browsing_plans import LISTS, PRODUCT_LISTS
 from tests.store.test_schema import STATEMENTS, numbered
@@ -145,29 +145,22 @@ GIVEN: dict[str, object] = {
 """What parameters are usually given, by their names; an array that says its type has elements of that."""
 
 
-def _events_meant(query: EventQuery) -> dict[str, object]:
-    return {**asdict(query), "error": containing(query.error)}
-
-
 def _products_meant(query: ProductQuery) -> dict[str, object]:
     return {**asdict(query), "pattern": containing(query.text)}
 
 
-_MEANT_FOR_REPLAY: list[dict[str, object]] = [
-    {"state": "dead"},
-    {"item_id": ITEM},
-    {"run_id": 4_007},
-    {"error": "%no such text%"},
-    {"error_class": "ItemUnusable"},
-    {"cause": "item … has no name"},
-    {"event_ids": [17_000, 17_001]},
-    {"since": NOW - HOUR},
-    {"since": NOW - 20 * DAY, "until": NOW - 20 * DAY + HOUR},
+_MEANT_FOR_REPLAY = [
+    EventFilter(state="dead"),
+    EventFilter(item_id=ITEM),
+    EventFilter(run_id=4_007),
+    EventFilter(error="no such text"),
+    EventFilter(error_class="ItemUnusable"),
+    EventFilter(cause="item … has no name"),
+    EventFilter(event_ids=(17_000, 17_001)),
+    EventFilter(since=NOW - HOUR),
+    EventFilter(since=NOW - 20 * DAY, until=NOW - 20 * DAY + HOUR),
 ]
-_NO_FILTER: dict[str, object] = dict.fromkeys(
-    ("event_ids", "state", "outcome", "kind", "item_id", "run_id", "error", "error_class", "cause", "since", "until")
-)
-_EVENTS = [_events_meant(query) for query in LISTS.values()]
+_EVENTS = [chosen.parameters() for chosen in LISTS.values()]
 _PRODUCTS = [_products_meant(query) for query in PRODUCT_LISTS.values()]
 ASKED: dict[str, list[dict[str, object]]] = {
     "browsing.products_by_id": [{**meant, "after": after} for meant in _PRODUCTS for after in (None, ITEM)],
@@ -184,7 +177,7 @@ ASKED: dict[str, list[dict[str, object]]] = {
     "inbox.fail_event": [{}, {"retry_in": None}],
     "inbox.take_due": [{}, {"needs_fetch": True}],
     "runs.open_run": [{"kind": kind, "trigger": "schedule", "overlap": MINUTE} for kind in ("full", "recent")],
-    "replays.match": [{**_NO_FILTER, **meant} for meant in _MEANT_FOR_REPLAY],
+    "replays.match": [chosen.parameters() for chosen in _MEANT_FOR_REPLAY],
 }
 """What else a statement is asked for, or how often; all others are asked once for what is usual."""
 

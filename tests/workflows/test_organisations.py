@@ -6,7 +6,7 @@ import pytest
 
 from processors.store import zoho_connection
 from processors.store.database import encode_json
-from processors.store.replays import EventFilter
+from processors.store.event_filter import EventFilter
 from processors.workflows import replaying
 from tests.workflows.scene import ITEM, Scene, fields
 

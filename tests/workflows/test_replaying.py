@@ -12,7 +12,8 @@ import pytest
 from processors.errors import BudgetSpent, PublishFailed, ReplayRefused, ZohoRefused
 from processors.store import inbox, replays, runs
 from processors.store.audit import Requester
-from processors.store.replays import EventFilter, Replay
+from processors.store.event_filter import EventFilter
+from processors.store.replays import Replay
 from processors.store.runs import Unusable
 from processors.workflows import insights, replaying, retention
 from tests.workflows.scene import ITEM, Scene, fields, thin
@@ -320,7 +321,7 @@ def test_a_discarded_event_stays_and_asks_for_nobody(scene: Scene) -> None:
 def test_only_dead_events_are_discarded(scene: Scene) -> None:
     event_id = scene.changed(fields())
     scene.apply(event_id)
-    with pytest.raises(ReplayRefused, match="none of these events is dead"):
+    with pytest.raises(ReplayRefused, match="no dead event that matches has the id"):
         replaying.discard(scene.pool, EventFilter(event_ids=(event_id,)), SOMEBODY, reason="x")
 
 

@@ -72,8 +72,11 @@ SELECT category_id AS id, max(category_name) AS name, count(*) AS products
 SELECT id, received_at, kind, item_id, state, outcome, attempts, error_class, error, processed_at, run_id, replay_id,
        discarded_at
   FROM events
- WHERE event_is_meant(events, %(state)s, %(is_discarded)s, %(outcome)s, %(kind)s, %(item_id)s, %(run_id)s, %(error)s,
-                      %(error_class)s, %(cause)s, %(since)s, %(until)s)
+ WHERE (%(event_ids)b::bigint[] IS NULL OR id = ANY(%(event_ids)b))
+   AND (%(state)s::text IS NULL OR state = %(state)s)
+   AND (%(is_discarded)s::boolean IS NULL OR (discarded_at IS NOT NULL) = %(is_discarded)s)
+   AND event_is_meant(events, NULL, false, %(outcome)s, %(kind)s, %(item_id)s, %(run_id)s, %(error)s, %(error_class)s,
+                      %(cause)s, %(since)s, %(until)s)
    AND (%(before)s::bigint IS NULL OR id < %(before)s)
    AND (%(until)s::timestamptz IS NULL
         OR id < coalesce((SELECT id
@@ -92,8 +95,11 @@ OFFSET %(skip)s
 SELECT count(*) AS count
   FROM (SELECT
           FROM events
-         WHERE event_is_meant(events, %(state)s, %(is_discarded)s, %(outcome)s, %(kind)s, %(item_id)s, %(run_id)s,
-                              %(error)s, %(error_class)s, %(cause)s, %(since)s, %(until)s)
+         WHERE (%(event_ids)b::bigint[] IS NULL OR id = ANY(%(event_ids)b))
+           AND (%(state)s::text IS NULL OR state = %(state)s)
+           AND (%(is_discarded)s::boolean IS NULL OR (discarded_at IS NOT NULL) = %(is_discarded)s)
+           AND event_is_meant(events, NULL, false, %(outcome)s, %(kind)s, %(item_id)s, %(run_id)s, %(error)s,
+                              %(error_class)s, %(cause)s, %(since)s, %(until)s)
            AND (%(until)s::timestamptz IS NULL
                 OR id < coalesce((SELECT id
                                     FROM events

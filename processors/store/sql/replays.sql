@@ -5,11 +5,12 @@
 SELECT id
   FROM events
  WHERE (%(event_ids)b::bigint[] IS NULL OR id = ANY(%(event_ids)b))
-   AND state IN ('dead', 'processed')
    AND (%(state)s::text IS NULL OR state = %(state)s)
-   AND (state <> 'dead' OR discarded_at IS NULL OR %(event_ids)b::bigint[] IS NOT NULL)
+   AND (%(is_discarded)s::boolean IS NULL OR (discarded_at IS NOT NULL) = %(is_discarded)s)
    AND event_is_meant(events, NULL, false, %(outcome)s, %(kind)s, %(item_id)s, %(run_id)s, %(error)s, %(error_class)s,
                       %(cause)s, %(since)s, %(until)s)
+   AND state IN ('dead', 'processed')
+   AND (state <> 'dead' OR discarded_at IS NULL OR %(event_ids)b::bigint[] IS NOT NULL)
  ORDER BY id;
 
 -- name: open_replay
