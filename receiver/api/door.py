@@ -20,12 +20,12 @@ from processors.store.api_tokens import Bearer
 from processors.store.audit import Requester
 from processors.store.database import AWAY, NOT_MIGRATED, Pool
 from processors.workflows import tokens
+from receiver import bodies
 from receiver.api import problems
 
 # Each takes a thread, and most a connection of a pool of few.
 _MOST_AT_ONCE = 12
 _PATIENCE_SECONDS = 2.0
-_BODY_SECONDS = 15.0
 _MOST_BODY_BYTES = 1024 * 1024
 CONNECTION_WAIT: Final = timedelta(seconds=2)
 
@@ -80,7 +80,7 @@ class Door:
             "method": "GET" if scope["method"] == "HEAD" else scope["method"],
             "state": {**scope.get("state", {}), "bearer": bearer},
         }
-        await self._app(scope, _bounded(receive), send)
+        await self._app(scope, bodies.bounded(receive, most_bytes=_MOST_BODY_BYTES), send)
 
 
 def _token(headers: Headers) -> str:
@@ -103,30 +103,6 @@ def _with_headers(send: Send, *, is_head: bool) -> Send:
         await send(message)
 
     return with_headers
-
-
-def _bounded(receive: Receive) -> Receive:
-    left = _MOST_BODY_BYTES
-    deadline = asyncio.get_running_loop().time() + _BODY_SECONDS
-    is_complete = False
-
-    async def bounded() -> Message:
-        nonlocal left, is_complete
-        if is_complete:
-            return await receive()
-        try:
-            async with asyncio.timeout_at(deadline):
-                message = await receive()
-        except TimeoutError:
-            raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time.") from None
-        left -= len(message.get("body", b""))
-        if left < 0:
-            text = f"A body here has at most {_MOST_BODY_BYTES:,} bytes."
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
-        is_complete = not message.get("more_body", False)
-        return message
-
-    return bounded
 
 
 class Route(APIRoute):

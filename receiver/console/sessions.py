@@ -13,7 +13,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.templating import Jinja2Templates
@@ -25,6 +25,7 @@ from processors.store.audit import Requester
 from processors.store.database import Pool
 from processors.store.operators import LONGEST, Role, SignedIn
 from processors.workflows import access
+from receiver import bodies
 from receiver.console.waiting import in_a_thread
 
 # A browser takes a cookie with this prefix only over TLS (or from its own machine), for this very host, and all of it.
@@ -38,14 +39,12 @@ _PATIENCE = timedelta(seconds=2)
 _MOST_FORM_BYTES = 256 * 1024
 # Name and password.
 _MOST_STRANGERS_BYTES = 16 * 1024
-_FORM_SECONDS = 15.0
 # Each takes a thread, and a connection of a pool of few.
 _MOST_VISITORS_AT_ONCE = 12
 _MOST_STRANGERS_AT_ONCE = 4
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 _FROM_ELSEWHERE = "This form was sent by a page of another site. Nothing was done.\n"
 _BUSY = "Too many pages are asked for at this moment; try again.\n"
-_TOO_SLOW = "The form did not arrive in time.\n"
 _NOT_READ = "This cannot be read: it is no form of this console. Please go back, and try again.\n"
 
 
@@ -183,7 +182,8 @@ class _Guard:
             await self._app(scope, receive, send)
         else:
             # Read before there is room for it: whoever sends slowly takes nobody's place.
-            body = await _body(receive, at_most=_MOST_STRANGERS_BYTES if is_stranger else _MOST_FORM_BYTES)
+            most = _MOST_STRANGERS_BYTES if is_stranger else _MOST_FORM_BYTES
+            body = await _body(Request(scope, bodies.bounded(receive, most_bytes=most)))
             if isinstance(body, Response):
                 await body(scope, receive, send)
             else:
@@ -245,22 +245,14 @@ def _comes_from_elsewhere(request: Request, host: str) -> bool:
     return origin is not None and urlsplit(origin).netloc != host
 
 
-async def _body(receive: Receive, *, at_most: int) -> bytes | Response:
-    """Return the whole body, or what answers one that is too large, or too slow."""
-    body = b""
-    message: Message = {"more_body": True}
+async def _body(request: Request) -> bytes | Response:
+    """Return the whole body, or what answers one that is too large, too slow, or cut off."""
     try:
-        async with asyncio.timeout(_FORM_SECONDS):
-            while message.get("more_body"):
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return PlainTextResponse(_NOT_READ, 400)
-                body += message.get("body", b"")
-                if len(body) > at_most:
-                    return PlainTextResponse(f"No form here holds more than {at_most // 1024} KiB.\n", 413)
-    except TimeoutError:
-        return PlainTextResponse(_TOO_SLOW, 408)
-    return body
+        return await request.body()
+    except ClientDisconnect:
+        return PlainTextResponse(_NOT_READ, 400)
+    except HTTPException as error:
+        return PlainTextResponse(f"{error.detail}\n", error.status_code)
 
 
 def _again(body: bytes, then: Receive) -> Receive:
