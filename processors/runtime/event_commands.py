@@ -199,7 +199,7 @@ def _helping(pool: Pool, settings: Settings, publisher: Publisher, started: Repl
     """Send the replay's events, and apply them where no worker does, for as long as the block lasts."""
     workers_first_until = time.monotonic() + WORKERS_FIRST_SECONDS
     with ZohoClient(pool, settings) as zoho:
-        workshop = Workshop(pool, zoho, publisher, timetable.process_name("cli"))
+        workshop = Workshop(pool, zoho, publisher, timetable.process_name("cli"), settings.zoho_organization_id)
 
         def help_out() -> None:
             with pool.connection() as connection:

@@ -55,7 +55,7 @@ def run_worker(settings: Settings) -> None:
 
     with _pool(settings, size=_WORKER_CONNECTIONS, name="worker") as pool, ZohoClient(pool, settings) as zoho:
         name = timetable.process_name("worker")
-        workshop = Workshop(pool, zoho, Publisher(broker), name)
+        workshop = Workshop(pool, zoho, Publisher(broker), name, settings.zoho_organization_id)
         reconciler = build_reconciler(pool, zoho, settings, name, is_stopping=stop.is_set)
         actors.provide(Tools(workshop, reconciler))
         relays = [

@@ -78,6 +78,8 @@ class Workshop:
     publisher: Publisher
     worker: str
     """The process's name, noted on what it claims."""
+    organization_id: str | None = None
+    """Of the settings, where they name one."""
 
 
 def apply_events(shop: Workshop, event_ids: Sequence[int]) -> None:
@@ -148,8 +150,9 @@ def _decide_and_settle(shop: Workshop, connection: Connection, claimed: Sequence
     by_item: dict[str, list[Event]] = {}
     for event, _ in claimed:
         by_item.setdefault(event.item_id, []).append(event)
+    doubt = organisations.doubt(connection, shop.organization_id)
     for _round in range(_MOST_ROUNDS):
-        decisions = [_decide_item(connection, item_id, known[item_id], by_item[item_id]) for item_id in by_item]
+        decisions = [_decide_item(connection, each, known[each], by_item[each], doubt) for each in by_item]
         settled, refused = _settle(connection, [decision for decision in decisions if decision.verdicts])
         _log_verdicts(settled, started)
         _hand_over_fetches(shop, settled)
@@ -168,12 +171,17 @@ def _decide_and_settle(shop: Workshop, connection: Connection, claimed: Sequence
             _put_off(connection, event, "its product was written by others at the same time")
 
 
-def _decide_item(connection: Connection, item_id: str, current: Current, events: Sequence[Event]) -> ItemDecision:
-    """Decide one item's events in the order of their receipt, each on what the ones before it leave."""
+def _decide_item(
+    connection: Connection, item_id: str, current: Current, events: Sequence[Event], doubt: str | None
+) -> ItemDecision:
+    """Decide one item's events in the order of their receipt, each on what the ones before it leave.
+
+    `doubt`: why none of them is believed without asking Zoho.
+    """
     decision = ItemDecision(item_id, current)
     for event in events:
         try:
-            verdict = _decide_event(connection, event, current, decision)
+            verdict = _decide_event(connection, event, current, decision, doubt)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one event must not stop the others
             _fail(connection, event, error)
             continue
@@ -186,8 +194,12 @@ def _decide_item(connection: Connection, item_id: str, current: Current, events:
     return decision
 
 
-def _decide_event(connection: Connection, event: Event, current: Current, decision: ItemDecision) -> Verdict:
+def _decide_event(
+    connection: Connection, event: Event, current: Current, decision: ItemDecision, doubt: str | None
+) -> Verdict:
     organisations.require_connected(connection, event.body, event.content_type, event.query_string)
+    if doubt is not None:
+        return _take_down(event, FetchNeeded(doubt), decision)
     if event.kind == "deleted":
         is_replayed = event.replay_id is not None
         decided = merging.decide_deleted(current, event.received_at, is_replayed=is_replayed)

@@ -5,9 +5,20 @@ from __future__ import annotations
 import contextlib
 
 from processors.errors import BodyUnreadable, OtherOrganisation
-from processors.store import zoho_connection
+from processors.store import organization, zoho_connection
 from processors.store.database import Connection
 from processors.zoho import payloads
+
+
+def doubt(connection: Connection, named: str | None) -> str | None:
+    """Return why no delivery can be believed: the settings name another organisation than the one of the rows.
+
+    Most deliveries do not say whose they are. They wait, until the settings are right again and Zoho can be asked.
+    """
+    mirrored = organization.owner(connection) if named is not None else None
+    if mirrored is None or mirrored == named:
+        return None
+    return f"the settings name organisation {named}, and the products are those of organisation {mirrored}"
 
 
 def require_connected(connection: Connection, body: bytes, content_type: str, query_string: bytes) -> None:

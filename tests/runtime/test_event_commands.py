@@ -473,7 +473,8 @@ def test_a_replay_of_which_one_dies_again_fails_and_the_others_are_applied_also_
     with scene_of(shop) as scene:
         event_ids = refused(scene, broken, good, trimmed)
         scene.execute("UPDATE events SET body = '' WHERE id = %(id)s", id=event_ids[2])
-    shop.zoho.faults.add(simulator.Fault(f"/inventory/v1/items/{broken}", status=400, code=2, message="Still odd"))
+    for path in (f"/inventory/v1/items/{broken}", "/inventory/v1/itemdetails"):
+        shop.zoho.faults.add(simulator.Fault(path, status=400, code=2, message="Still odd"))
     said = shop.run("replay", *text(event_ids), REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:1/0")
     assert said.code == 1, said
     assert f"event {event_ids[0]} item {broken} dead: Zoho answered 400, code 2" in said.text
