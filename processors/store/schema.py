@@ -136,8 +136,8 @@ def migrate(url: str, release: Release | None = None) -> list[str]:
         for migration in pending:
             with _named(migration):
                 (_apply_wholly if migration.is_in_transaction else _apply_by_statement)(connection, migration)
-            # Processes at work keep statements prepared that Postgres refuses once a table has a column more. They take
-            # new connections; those that record deliveries stay, which name each column.
+            # Workers keep statements prepared that Postgres refuses once a table has a column more. They take new
+            # connections; those of web stay: what records deliveries names each column.
             connection.execute(_queries.end_sessions)
         return [migration.name for migration in pending]
 

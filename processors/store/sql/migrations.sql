@@ -11,12 +11,11 @@ SELECT to_regclass('schema_migrations') IS NOT NULL AS has_ledger,
                 WHERE attrelid = to_regclass('products') AND attname = 'zoho_item_id') AS has_tables;
 
 -- name: end_sessions
--- Of the mirror's processes, but for those that record deliveries; as far as this role may.
+-- Of workers and clocks, as far as this role may.
 SELECT pg_terminate_backend(pid)
   FROM pg_stat_activity
  WHERE datname = current_database()
-   AND application_name LIKE 'zoho-mirror %%'
-   AND application_name NOT IN ('zoho-mirror web intake', 'zoho-mirror migrate')
+   AND application_name IN ('zoho-mirror worker', 'zoho-mirror clock')
    AND pg_has_role(usename, 'MEMBER');
 
 -- name: create_ledger
