@@ -54,6 +54,8 @@ def test_a_flood_of_any_kind_is_a_bounded_number_of_short_lines(serve: Serve, mo
     for name in ("uvicorn", "uvicorn.error"):
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
+        logging.getLogger(name).setLevel(logging.NOTSET)
     logs.configure("json", "debug", process="web", stream=stream)
     web = serve(TRUSTED_PROXIES="1", SESSION_SECRET="s" * 40)
     with ThreadPoolExecutor(8) as threads:
